@@ -1,0 +1,118 @@
+"""The files of a store: by name, in order of name, by deadline, and summed up.
+
+Theory of operation
+    One dictionary holds the records; everything else here is an index or a sum over it, and changes with it. All
+    changes go through :meth:`FileTable.put`, :meth:`FileTable.remove` and :meth:`FileTable.expire`, where open views
+    (:mod:`fileserver.listing`) get to keep what is about to be changed: without views that costs one test.
+
+    A table knows nothing of versions to come, clocks or commands: that is the store's part.
+
+Invariants
+    ``names`` holds the dictionary's keys; ``deadlines`` those with a deadline; ``content_bytes`` is the sum of the
+    sizes and ``digest`` the sum of the fingerprints of all records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+import attrs
+from sortedcontainers import SortedList
+
+from fileserver.expiry import Deadlines
+from fileserver.records import Content, RawRecord, fingerprint
+
+_REBUILD_RATIO: Final = 8
+"""Listing all names anew costs about an eighth, per name, of taking one out of their list."""
+
+if TYPE_CHECKING:
+    from fileserver.listing import StoreView
+
+
+@attrs.define(eq=False, repr=False)
+class FileTable:
+    """All files of one store, and what is kept up to date about them."""
+
+    records: dict[bytes, RawRecord] = attrs.field(factory=dict, init=False)
+    names: SortedList = attrs.field(factory=SortedList, init=False)
+    deadlines: Deadlines = attrs.field(factory=Deadlines, init=False)
+    content_bytes: int = attrs.field(default=0, init=False)
+    digest: int = attrs.field(default=0, init=False)
+    views: list[StoreView] = attrs.field(factory=list, init=False)
+    """The views that still have names before them."""
+
+    def put(self, name: bytes, version: int, deadline_us: int, size: int, content: Content, crc: int) -> None:
+        """Make a file so, whether it was there or not."""
+        old = self.records.get(name)
+        if self.views:
+            self._save_for_views(name, old)
+        change = fingerprint(name, version, deadline_us, crc)
+        if old is None:
+            self.names.add(name)
+            self.content_bytes += size
+        else:
+            old_version, old_deadline_us, old_size, _, old_crc = old
+            change -= fingerprint(name, old_version, old_deadline_us, old_crc)
+            self.content_bytes += size - old_size
+            if old_deadline_us:
+                self.deadlines.remove(old_deadline_us, old_version, name)
+        if deadline_us:
+            self.deadlines.add(deadline_us, version, name)
+        self.digest += change
+        self.records[name] = (version, deadline_us, size, content, crc)
+
+    def remove(self, name: bytes) -> None:
+        """Take a file away, which must be there."""
+        version, deadline_us = self._take(name)
+        self.names.remove(name)
+        if deadline_us:
+            self.deadlines.remove(deadline_us, version, name)
+
+    def expire(self, clock_us: int) -> int:
+        """Take all files away that are due by then; returns how many that were."""
+        due = self.deadlines.pop_due(clock_us)
+        for _, _, name in due:
+            self._take(name)
+        if len(due) * _REBUILD_RATIO > len(self.names):
+            # What is in order already is sorted in one pass.
+            self.names = SortedList([name for name in self.names if name in self.records])
+        else:
+            for _, _, name in due:
+                self.names.remove(name)
+        return len(due)
+
+    def load(self, names: Sequence[bytes], records: Sequence[RawRecord]) -> None:
+        """Add many files at once, as a snapshot brings them: in order, behind all that are there.
+
+        The names' index is built by :meth:`loaded`, which must come after the last of them.
+        """
+        added = 0
+        deadlines = []
+        for name, (version, deadline_us, size, _, crc) in zip(names, records, strict=True):
+            added += fingerprint(name, version, deadline_us, crc)
+            self.content_bytes += size
+            if deadline_us:
+                deadlines.append((deadline_us, version, name))
+        self.digest += added
+        self.deadlines.update(deadlines)
+        self.records.update(zip(names, records, strict=True))
+
+    def loaded(self) -> None:
+        """All files have been loaded: they came in order of name, and so does a dictionary return them."""
+        self.names = SortedList(self.records)
+
+    def _take(self, name: bytes) -> tuple[int, int]:
+        """Take a file out of all but the two sorted indexes; returns its version and deadline."""
+        old = self.records.pop(name)
+        if self.views:
+            self._save_for_views(name, old)
+        version, deadline_us, size, _, crc = old
+        self.content_bytes -= size
+        self.digest -= fingerprint(name, version, deadline_us, crc)
+        return version, deadline_us
+
+    def _save_for_views(self, name: bytes, old: RawRecord | None) -> None:
+        """Let each open view keep what the file is now, before it changes."""
+        for view in self.views:
+            view.save(name, old)

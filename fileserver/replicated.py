@@ -1,0 +1,297 @@
+"""The backend of a server in a cluster: requests go through the node, replies come from the applied state.
+
+Theory of operation
+    A batch of changes becomes one submission of the node; when this server's own replica has applied it, its clients
+    are answered. A big content goes ahead in pieces, a few on their way at a time, and its command follows. A batch of
+    reads waits for a barrier of the node and is then evaluated against the store. Replies are sent once for all that a
+    turn of the node has applied (:attr:`ReplicatedBackend.flush_replies`).
+
+    Nothing waits longer than `request_timeout`. A change that was never proposed by then is withdrawn and was not
+    applied; of one that was proposed nobody can tell yet, and it is said so. (It stays proposed: its sequence number is
+    taken.) A big content's time begins anew with every piece that is applied.
+
+Invariants
+    A batch is completed exactly once: when it is applied, refused or out of time, it leaves the table of pending ones,
+    and only what leaves the table is completed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from heapq import heappop, heappush
+from itertools import count
+from typing import Final
+
+import attrs
+import trio
+
+from fileserver.backend import ChangeBatch, ClockCallback, Failure, FailureKind, ReadBatch, Upload
+from fileserver.commands import DROP, PART, Result, encode_batch
+from fileserver.config import ClusterConfig
+from fileserver.store import Store
+from raftnode.node import Node
+from raftnode.submissions import Lane, Submission
+from statemachine.raft import Raft
+from statemachine.roles import Role
+
+PENDING_BYTES_MAX: Final = 256 << 20
+"""Changes beyond this are refused as overload: so much waits for results already."""
+PENDING_BATCHES_MAX: Final = 50_000
+PIECES_UNDER_WAY_MAX: Final = 16
+"""Pieces of one big content that are submitted and not applied."""
+WATCH_SECONDS: Final = 0.25
+"""How often it is looked for requests whose time is up."""
+_MICROSECONDS: Final = 1_000_000
+
+
+@attrs.frozen(slots=True, eq=False)
+class _Pending:
+    """A batch of changes, or of reads, without a result."""
+
+    batch: ChangeBatch | ReadBatch
+    submission: Submission | None
+    """None for reads."""
+    give_up_at: float
+
+
+class ReplicatedBackend:
+    """See the module's docstring; `run` must be running for timeouts and big contents."""
+
+    def __init__(self, config: ClusterConfig, server_id: int, node: Node, store: Store) -> None:
+        """``store`` is what the node's machine changes."""
+        self.store: Final = store
+        self.flush_replies: Callable[[], None] = _nothing
+        """Sends the replies of all connections that have some."""
+        self._config = config
+        self._server_id = server_id
+        self._node = node
+        self._timeout_seconds = config.request_timeout_us / _MICROSECONDS
+        self._numbers = count(1)
+        self._pending: dict[int, _Pending] = {}
+        self._waiting_for_clock: list[tuple[int, int, float, ClockCallback]] = []  # A heap by deadline.
+        self._upload_numbers = count(1)
+        self._nursery: trio.Nursery | None = None
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Watch the time and carry big contents, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            task_status.started()
+            while True:
+                await trio.sleep(WATCH_SECONDS)
+                self._give_up_what_is_late()
+
+    # What a backend does
+
+    def submit(self, batch: ChangeBatch) -> None:
+        """Have the changes replicated and applied."""
+        number = next(self._numbers)
+        submission = self._node.submit(encode_batch(batch.fields), partial(self._applied, number))
+        self._pending[number] = _Pending(batch, submission, trio.current_time() + self._timeout_seconds)
+
+    def submit_upload(self, upload: Upload) -> None:
+        """Have a change with a big content replicated and applied."""
+        assert self._nursery is not None, "the backend runs"
+        self._nursery.start_soon(self._carry_out_upload, upload)
+
+    def read(self, batch: ReadBatch) -> None:
+        """Have the requests evaluated once the applied state is fresh enough."""
+        redirect = self._redirect()
+        if redirect is not None:
+            batch.failed(redirect)
+            return
+        number = next(self._numbers)
+        self._pending[number] = _Pending(batch, None, trio.current_time() + self._timeout_seconds)
+        self._node.read_barrier(partial(self._fresh, number))
+
+    def clock_us(self) -> int:
+        """Tell the cluster clock as this server extrapolates it."""
+        return max(self._node.clock.now_us(), self.store.clock_us)
+
+    def wait_for_clock(self, deadline_us: int, callback: ClockCallback) -> None:
+        """Call back once the applied state has come to the deadline."""
+        if self.store.clock_us >= deadline_us:
+            callback(None)
+            return
+        give_up_at = trio.current_time() + self._timeout_seconds
+        heappush(self._waiting_for_clock, (deadline_us, next(self._numbers), give_up_at, callback))
+
+    def refusal(self) -> Failure | None:
+        """Refuse changes when another server leads that clients are sent to, disks are full, or too much waits."""
+        node = self._node
+        if node.refuses_changes:
+            return Failure(FailureKind.NOT_APPLIED, "no room on the disk of the leader, or on a majority's")
+        submissions = node.submissions
+        if submissions.pending_bytes > PENDING_BYTES_MAX or len(submissions) > PENDING_BATCHES_MAX:
+            return Failure(FailureKind.BUSY, "too many changes wait for the cluster already", retry_seconds=1)
+        return self._redirect()
+
+    def status(self) -> Mapping[str, object]:
+        """Give the values of the `status` reply."""
+        raft = self._node.raft
+        store = self.store
+        return {
+            "id": self._server_id,
+            "cluster": self._config.cluster,
+            "role": self._role(raft),
+            "leader": raft.leader_id,
+            "term": raft.current_term,
+            "commit_index": raft.commit_index,
+            "applied_index": self._node.replica.applied_index,
+            "first_index": raft.log.first_index,
+            "last_index": raft.log.last_index,
+            "version": store.version,
+            "files": store.files,
+            "bytes": store.bytes,
+            "clock": self.clock_us() / _MICROSECONDS,
+            "state_hash": store.state_hash(),
+            "disk_full": self._node.refuses_changes,
+            "save_us": round(self._node.average_save_us),
+            "servers": [
+                {
+                    "id": server.server_id,
+                    "client": str(server.client),
+                    "peer": str(server.peer),
+                    "http": str(server.http),
+                    "voter": server.server_id in raft.configuration.voters,
+                    **attrs.asdict(self._node.peer_status(server.server_id)),
+                }
+                for server in self._config.servers
+            ],
+        }
+
+    # What the node tells
+
+    def after_apply(self) -> None:
+        """The node has applied entries or let reads pass: answer who waits for the clock, and send what there is."""
+        waiting = self._waiting_for_clock
+        clock_us = self.store.clock_us
+        while waiting and waiting[0][0] <= clock_us:
+            heappop(waiting)[3](None)
+        self.flush_replies()
+
+    def _applied(self, number: int, results: list[Result]) -> None:
+        pending = self._pending.pop(number, None)
+        if pending is None:
+            return
+        batch = pending.batch
+        assert isinstance(batch, ChangeBatch), "reads aren't submitted"
+        if len(results) == len(batch):
+            batch.applied(results)
+        else:
+            batch.failed(Failure(FailureKind.NOT_APPLIED, "the batch could not be read"))
+
+    def _fresh(self, number: int) -> None:
+        pending = self._pending.pop(number, None)
+        if pending is not None:
+            assert isinstance(pending.batch, ReadBatch), "changes need no barrier"
+            pending.batch.ready()
+
+    # Time
+
+    def _give_up_what_is_late(self) -> None:
+        now = trio.current_time()
+        late = []
+        for number, pending in self._pending.items():
+            if pending.give_up_at > now:
+                break
+            late.append(number)
+        for number in late:
+            pending = self._pending.pop(number)
+            withdrawn = pending.submission is None or self._node.withdraw(pending.submission)
+            pending.batch.failed(self._timed_out(applied_maybe=not withdrawn))
+        overdue = [waiter for waiter in self._waiting_for_clock if waiter[2] <= now]
+        if overdue:
+            self._waiting_for_clock = sorted(set(self._waiting_for_clock).difference(overdue))
+            for _, _, _, callback in overdue:
+                callback(self._timed_out(applied_maybe=False))
+        self.flush_replies()
+
+    def _timed_out(self, *, applied_maybe: bool) -> Failure:
+        kind = FailureKind.OUTCOME_UNKNOWN if applied_maybe else FailureKind.NOT_APPLIED
+        why = "no leader is known" if self._node.raft.leader_id is None else "the leader can't reach a majority in time"
+        return Failure(kind, f"{why} (waited {self._timeout_seconds:g} s)")
+
+    # Big contents
+
+    async def _carry_out_upload(self, upload: Upload) -> None:
+        number = next(self._upload_numbers)
+        progress = _Progress()
+        submissions: list[Submission] = []
+        results: list[Result] = []
+        node = self._node
+
+        def submit(payload: bytes, done: Callable[[list[Result]], None]) -> None:
+            submissions.append(node.submit(payload, done, Lane.BULK))
+
+        def finished(last: list[Result]) -> None:
+            results.extend(last)
+            progress.applied(last)
+
+        for position, piece in enumerate(upload.pieces):
+            submit(encode_batch((PART, b"", number, 0, piece)), progress.applied)
+            if not await progress.reaches(position + 1 - PIECES_UNDER_WAY_MAX, self._timeout_seconds):
+                break
+        else:
+            submit(encode_batch(upload.command(number)), finished)
+            await progress.reaches(len(submissions), self._timeout_seconds)
+        if results:
+            upload.applied(results)
+        else:
+            # Withdrawn last to first, so that the command can't be proposed without its pieces.
+            withdrawn = [node.withdraw(submission) for submission in reversed(submissions[progress.count :])]
+            command_is_out = len(submissions) > len(upload.pieces) and not withdrawn[0]
+            if not command_is_out:
+                node.submit(encode_batch((DROP, b"", number, 0, b"")), _ignore, Lane.BULK)
+            upload.failed(self._timed_out(applied_maybe=command_is_out))
+        upload.flush()
+
+    # Who leads
+
+    def _redirect(self) -> Failure | None:
+        if self._config.forward:
+            return None
+        raft = self._node.raft
+        if raft.is_leader:
+            return None
+        if raft.leader_id is None:
+            return Failure(FailureKind.BUSY, "no leader is known", retry_seconds=1)
+        return Failure(FailureKind.REDIRECT, address=str(self._config.server(raft.leader_id).client))
+
+    def _role(self, raft: Raft) -> str:
+        if raft.server_id not in raft.configuration.voters:
+            return "learner"
+        return "candidate" if raft.role is Role.PRE_CANDIDATE else raft.role.value
+
+
+class _Progress:
+    """How many of a row of submissions have been applied."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._news = trio.Event()
+
+    def applied(self, _results: list[Result]) -> None:
+        """One more has been."""
+        self.count += 1
+        self._news.set()
+
+    async def reaches(self, wanted: int, timeout_seconds: float) -> bool:
+        """Wait until so many have been; False when none has been for the whole timeout."""
+        await trio.lowlevel.checkpoint()
+        while self.count < wanted:
+            self._news = trio.Event()
+            with trio.move_on_after(timeout_seconds) as scope:
+                await self._news.wait()
+            if scope.cancelled_caught:
+                return False
+        return True
+
+
+def _nothing() -> None:
+    """Do nothing."""
+
+
+def _ignore(_results: list[Result]) -> None:
+    """Nobody waits for this one's result."""

@@ -1,0 +1,541 @@
+"""The node: one server's Raft with a network, a disk, a clock and an application.
+
+Theory of operation
+-------------------
+One task, the driver, owns the :class:`~statemachine.raft.Raft` object and the replica, and nothing else touches them.
+Whatever happens (messages, submissions, reads, time) is put into the driver's inbox by plain calls; the driver takes
+the whole inbox, steps through it, drains one ready value, sends, saves and applies, and sleeps until there is more. So
+everything that arrived meanwhile shares one message per peer, one flush, one pass of applying and one round of replies.
+
+* **Changes** of this server's clients are submissions: batches under this server's session. They go to the leader,
+  here or over the network, and are proposed again whenever it isn't sure that they arrived. Their results come from
+  this server's own replica, when the batch is applied; so no reply travels back but the commit index.
+* **Reads** wait for a barrier (:mod:`raftnode.barriers`) and then for the applied index.
+* **Time** comes as stamps in entries; when something is due by itself and nothing is being proposed, the leader
+  proposes a tick.
+* **A full disk** is told to all in the flags of every message, and the leader says there when it can't take changes, so
+  that every server can refuse them before they are on their way.
+
+Invariants: nothing is sent that relies on an unsaved state (see :mod:`statemachine.ready`); entries are applied in
+order, each once; a submission's result is told once.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import attrs
+import trio
+
+from raftnode import codec, entries
+from raftnode.barriers import BarrierPassed, Barriers
+from raftnode.cluster_clock import ClusterClock
+from raftnode.disk_health import DiskFull, SnapshotGone
+from raftnode.node_values import Flag, NodeOptions, Observer, PeerStatus
+from raftnode.proposals import Proposals
+from raftnode.proposer import Proposer
+from raftnode.replica import Machine, Replica, Results
+from raftnode.saver import Saver
+from raftnode.snapshots import SnapshotReceiver
+from raftnode.snapshotting import Snapshotter, load_at_start
+from raftnode.storage import Storage
+from raftnode.storage_values import Recovered
+from raftnode.storage_values import SnapshotMeta as StoredSnapshot
+from raftnode.submissions import Lane, Submission, Submissions
+from raftnode.transport import Transport
+from statemachine.events import (
+    PeerConnected,
+    Persisted,
+    ReadBarrier,
+    Receive,
+    SnapshotInstalled,
+    SnapshotRefused,
+    SnapshotTaken,
+    Timeout,
+    TransferLeadership,
+)
+from statemachine.messages import AppendEntries, InstallSnapshot, RequestVoteResult
+from statemachine.progress import SnapshotMeta
+from statemachine.raft import Raft
+from statemachine.ready import ChunkToSend, Outgoing, Ready
+from statemachine.roles import Restored
+
+APPLY_SLICE_US = 4_000
+"""How long entries are applied before messages are looked at again."""
+APPLY_COUNT = 64
+"""How many entries are applied between two looks at the clock."""
+SNAPSHOTS_KEPT = 2
+KEPT_FRACTION = 4
+"""A quarter of the log that leads to a snapshot is kept behind it."""
+CLOCK_SAVE_SECONDS = 1.0
+"""How often the reading of the cluster clock is kept on disk, for after a stop of the whole cluster."""
+ROOM_CHECK_SECONDS = 0.5
+"""How often a full disk is looked at again."""
+ROOM_TRANSFER_SECONDS = 5.0
+"""A leader without room for its log tries to hand over at most this often."""
+TELLS_THE_TIME = (AppendEntries, InstallSnapshot, RequestVoteResult)
+"""Messages whose sender's clock counts: a leader's, or a voter's that a new leader may learn the time from."""
+
+
+_KNOWN_FLAGS = Flag.DISK_FULL | Flag.REFUSES_CHANGES
+
+
+def monotonic_us() -> int:
+    """Trio's clock in microseconds: the machine's monotonic clock, or a test's own."""
+    return int(trio.current_time() * 1_000_000)
+
+
+class Node:
+    """See the module's docstring. Made, then run; every other method may be called from tasks of the same thread."""
+
+    def __init__(
+        self,
+        options: NodeOptions,
+        storage: Storage,
+        recovered: Recovered,
+        machine: Machine,
+        generator: random.Random,
+        observer: Observer,
+    ) -> None:
+        """Take up what the disk had. Called inside Trio, whose clock it reads.
+
+        Raises:
+            SnapshotCorrupt, ValueError: the snapshot to start from is damaged.
+        """
+        self.options = options
+        self._storage = storage
+        self.observer = observer
+        """May be replaced before the node runs."""
+        self.replica = Replica(machine)
+        if recovered.snapshot is not None:
+            load_at_start(self.replica, storage, recovered.snapshot)
+        self.raft = Raft(
+            options.server_id, options.configuration, options.raft, generator, _restored(recovered), monotonic_us()
+        )
+        self.clock = ClusterClock(monotonic_us, _latest_time_us(recovered, self.replica))
+        self._proposer = Proposer(
+            self.raft, self.replica, self.clock, generator.getrandbits(62) | 1, self._send_proposals
+        )
+        self._barriers = Barriers()
+        self._saver = Saver(storage, monotonic_us, self._saved, self._disk_is_full)
+        self._snapshotter = Snapshotter(self.replica, storage, monotonic_us)
+        self._transport: Transport | None = None
+
+        self._inbox: list[tuple[int, list[bytes]]] = []
+        self._connected_again: list[int] = []
+        self._saved_readies: list[Ready] = []
+        self._work = trio.Event()
+        self._followed: tuple[int | None, int] = (None, 0)
+        """The leader and the term that were last seen."""
+        self._another_leads = trio.Event()
+        self._flags_of: dict[int, Flag] = {}
+        self._installing = False
+        self._install_wanted = trio.Event()
+        self._snapshot_wanted = trio.Event()
+        self._room_wanted = trio.Event()
+        self._log_bytes = sum(len(entry) for run in recovered.runs for entry in run.entries)
+        """Bytes of entries since the last snapshot."""
+        # Servers whose logs grow together needn't make their snapshots at the same moment.
+        self._snapshot_at_bytes = int(options.snapshot_log_bytes * generator.uniform(0.8, 1.2))
+        self._snapshots_on_disk: dict[tuple[int, int], StoredSnapshot] = {}
+        """By last index and term: those that a follower may be receiving."""
+        if recovered.snapshot is not None:
+            self._note_snapshot(recovered.snapshot)
+
+    # For the application
+
+    @property
+    def submissions(self) -> Submissions:
+        """This server's batches that have no result yet."""
+        return self._proposer.submissions
+
+    def submit(self, payload: bytes, done: Callable[[Results], None], lane: Lane = Lane.SMALL) -> Submission:
+        """Have a batch applied, once, by all replicas; ``done`` gets the results. It may take as long as it takes."""
+        submission = Submission(payload, lane, done)
+        self._proposer.submissions.add(submission)
+        self._work.set()
+        return submission
+
+    def withdraw(self, submission: Submission) -> bool:
+        """Nobody waits any more. True when it was never proposed and so won't ever be applied."""
+        return self._proposer.submissions.withdraw(submission)
+
+    def read_barrier(self, passed: BarrierPassed) -> None:
+        """Call back when the applied state includes whatever any server had acknowledged by now."""
+        self._barriers.add(passed)
+        self._work.set()
+
+    @property
+    def refuses_changes(self) -> bool:
+        """Whether new changes shouldn't be submitted, since the leader has said that disks are full."""
+        leader = self.raft.leader_id
+        if leader == self.options.server_id:
+            return self._must_refuse_changes()
+        return leader is not None and Flag.REFUSES_CHANGES in self._flags_of.get(leader, Flag(0))
+
+    @property
+    def average_save_us(self) -> float:
+        """How long a small save to disk takes on average."""
+        return self._saver.average_save_us
+
+    def peer_status(self, server_id: int) -> PeerStatus:
+        """How far a server is, as the leader sees it."""
+        raft = self.raft
+        if not raft.is_leader:
+            return PeerStatus(None, None)
+        if server_id == self.options.server_id:
+            return PeerStatus(raft.persisted_index, alive=True)
+        progress = raft.progress[server_id]
+        oldest_us = monotonic_us() - raft.options.election_timeout_us_max
+        return PeerStatus(progress.match_index, progress.last_contact_us >= oldest_us)
+
+    # For the transport
+
+    def deliver(self, sender: int, messages: list[bytes]) -> None:
+        """Messages have come."""
+        self._inbox.append((sender, messages))
+        self._work.set()
+
+    def peer_connected(self, server_id: int) -> None:
+        """A new connection to a server was made; what was on its way on the old one may be lost."""
+        self._connected_again.append(server_id)
+        self._work.set()
+
+    # Running
+
+    async def run(self, transport: Transport, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Take part in the cluster until cancelled; started when the transport listens.
+
+        Raises:
+            DiskFailed: the disk failed in a way that leaves no safe way on.
+        """
+        self._transport = transport
+        async with trio.open_nursery() as nursery:
+            await nursery.start(transport.run)
+            nursery.start_soon(self._saver.run)
+            nursery.start_soon(self._make_room)
+            nursery.start_soon(self._make_snapshots)
+            nursery.start_soon(self._install_snapshots)
+            nursery.start_soon(self._keep_clock)
+            nursery.start_soon(self._drive)
+            task_status.started()
+
+    async def hand_over(self, timeout_seconds: float) -> None:
+        """Before a stop: have another server lead, if this one does; wait until it does or the time is up."""
+        if not self.raft.is_leader:
+            return
+        self._another_leads = trio.Event()
+        self.raft.step(TransferLeadership(), monotonic_us())
+        self._work.set()
+        with trio.move_on_after(timeout_seconds):
+            await self._another_leads.wait()
+
+    async def _drive(self) -> None:
+        while True:
+            with trio.move_on_at(self._deadline_us() / 1e6):
+                await self._work.wait()
+            self._work = trio.Event()
+            self._turn()
+
+    def _deadline_us(self) -> int:
+        """When there will be something to do though nothing comes."""
+        deadline_us = self._proposer.deadline_us(monotonic_us())
+        return self.raft.deadline_us if deadline_us is None else min(self.raft.deadline_us, deadline_us)
+
+    def _turn(self) -> None:
+        """Take all that has come, and do all that follows from it."""
+        self._take_inbox()
+        self._notice_leader()
+        self._proposer.propose(monotonic_us())
+        self._begin_barrier()
+        while True:
+            self._carry_out(self.raft.ready())
+            if not self._saved_readies:
+                break
+            self._take_saved()
+        self._apply_committed()
+        if self._storage.needs_next:
+            self._room_wanted.set()
+
+    def _take_inbox(self) -> None:
+        raft = self.raft
+        inbox, self._inbox = self._inbox, []
+        connected, self._connected_again = self._connected_again, []
+        now_us = monotonic_us()
+        for server_id in connected:
+            raft.step(PeerConnected(server_id), now_us)
+            if server_id == raft.leader_id:
+                self._proposer.connected_to_leader()
+        for sender, messages in inbox:
+            for data in messages:
+                self._receive(sender, data, now_us)
+        if now_us >= raft.deadline_us:
+            raft.step(Timeout(), now_us)
+        self._take_saved()
+
+    def _receive(self, sender: int, data: bytes, now_us: int) -> None:
+        try:
+            envelope = codec.decode(data)
+        except codec.BadMessage as error:
+            self.observer.log("message refused", sender=sender, why=str(error))
+            return
+        self._flags_of[sender] = Flag(envelope.flags & _KNOWN_FLAGS)
+        message = envelope.message
+        if isinstance(message, Proposals):
+            self._proposer.forward(sender, message)
+            return
+        if isinstance(message, TELLS_THE_TIME) and message.term >= self.raft.current_term:
+            self.clock.observe(envelope.clock_us)
+        self.raft.step(Receive(sender, message), now_us)
+
+    def _notice_leader(self) -> None:
+        followed = (self.raft.leader_id, self.raft.current_term)
+        if followed != self._followed:
+            self._followed = followed
+            self._proposer.leader_changed()
+            if followed[0] not in (None, self.options.server_id):
+                self._another_leads.set()
+            self.observer.leader_changed()
+
+    def _begin_barrier(self) -> None:
+        if self.raft.leader_id is not None:
+            number = self._barriers.begin()
+            if number is not None:
+                self.raft.step(ReadBarrier(number), monotonic_us())
+
+    # Carrying out a ready value
+
+    def _carry_out(self, ready: Ready) -> None:
+        self._send(ready.messages)
+        for chunk in ready.chunks_to_send:
+            self._send_chunk(chunk)
+        for run in ready.runs:
+            self._log_bytes += sum(map(len, run.entries))
+        if ready.must_save or ready.messages_after_save or ready.chunks_received:
+            self._saver.save(ready)
+        for number in ready.barriers_failed:
+            self._barriers.failed(number)
+        for confirmed in ready.barriers:
+            self._barriers.confirmed(confirmed.barrier, confirmed.read_index)
+        if self._barriers.wants_number and (ready.barriers or (ready.barriers_failed and self.raft.leader_id)):
+            # What gathered meanwhile can ask for its barrier now.
+            self._work.set()
+
+    def _saved(self, ready: Ready) -> None:
+        """Told by the saver, within a turn or between turns."""
+        self._saved_readies.append(ready)
+        self._work.set()
+
+    def _take_saved(self) -> None:
+        """What is on disk may be spoken of, and counts."""
+        saved, self._saved_readies = self._saved_readies, []
+        for ready in saved:
+            self._send(ready.messages_after_save)
+            if ready.must_save:
+                run = ready.runs[-1] if ready.runs else None
+                term, index = (run.term, run.last_index) if run is not None else (0, 0)
+                self.raft.step(Persisted(term, index, ready.hard_state), monotonic_us())
+            if any(received.chunk.done for received in ready.chunks_received):
+                self._install_wanted.set()
+
+    def _send(self, messages: list[Outgoing]) -> None:
+        transport = self._transport
+        assert transport is not None, "the node runs"
+        encoded_of = None
+        data = b""
+        for outgoing in messages:
+            if outgoing.message is not encoded_of:
+                encoded_of = outgoing.message
+                data = codec.encode(encoded_of, self.clock.now_us(), self._flags())
+            transport.send(outgoing.to, data, urgent=outgoing.urgent)
+
+    def _send_proposals(self, leader_id: int, proposals: Proposals) -> None:
+        assert self._transport is not None, "the node runs"
+        self._transport.send(leader_id, codec.encode(proposals, self.clock.now_us(), self._flags()))
+
+    def _send_chunk(self, wanted: ChunkToSend) -> None:
+        header = wanted.header
+        meta = self._snapshots_on_disk.get((header.last_included_index, header.last_included_term))
+        try:
+            if meta is None:
+                raise SnapshotGone("another snapshot has taken its place")
+            data = self._storage.snapshots.read_raw(meta, header.offset, wanted.length)
+        except SnapshotGone:
+            # A newer one has replaced it: begin again with that.
+            self._connected_again.append(wanted.to)
+            self._work.set()
+            return
+        self._send([Outgoing(wanted.to, attrs.evolve(header, data=data), urgent=False)])
+
+    def _flags(self) -> int:
+        flags = Flag.DISK_FULL if self._storage.disk_full else Flag(0)
+        if self.raft.is_leader and self._must_refuse_changes():
+            flags |= Flag.REFUSES_CHANGES
+        return int(flags)
+
+    def _must_refuse_changes(self) -> bool:
+        """As leader: there is no room here, or too little elsewhere for a majority to take more."""
+        if self._storage.disk_full:
+            return True
+        full = {server for server, flags in self._flags_of.items() if Flag.DISK_FULL in flags}
+        return bool(full) and not self.options.configuration.is_quorum(self.options.configuration.voters - full)
+
+    def _disk_is_full(self, why: str) -> None:
+        self.observer.log("the disk is full: changes wait until there is room", why=why)
+        self._room_wanted.set()
+
+    # Applying
+
+    def _apply_committed(self) -> None:
+        """Apply what is committed, for a few milliseconds at most, and answer whoever waits for it."""
+        if self._installing:
+            return
+        raft, replica, proposer = self.raft, self.replica, self._proposer
+        now_us = monotonic_us()
+        until_us = now_us + APPLY_SLICE_US
+        while replica.applied_index < raft.commit_index:
+            first_index = replica.applied_index + 1
+            for index, entry in enumerate(
+                raft.log.entries(first_index, min(raft.commit_index, first_index + APPLY_COUNT - 1)), first_index
+            ):
+                outcome = replica.apply(index, entry)
+                if outcome is not None:
+                    proposer.applied(outcome, now_us)
+            if monotonic_us() >= until_us:
+                self._work.set()
+                break
+        self.clock.observe(replica.clock_us)
+        self._barriers.release(replica.applied_index)
+        self.observer.applied()
+        if self._log_bytes >= self._snapshot_at_bytes:
+            self._snapshot_wanted.set()
+
+    # What goes on beside
+
+    async def _make_snapshots(self) -> None:
+        while True:
+            await self._snapshot_wanted.wait()
+            self._snapshot_wanted = trio.Event()
+            if self._installing or self._log_bytes < self._snapshot_at_bytes:
+                continue
+            try:
+                await self._make_snapshot()
+            except DiskFull as error:
+                self.observer.log("no room for a snapshot", why=str(error))
+                await trio.sleep(ROOM_TRANSFER_SECONDS)
+
+    async def _make_snapshot(self) -> None:
+        log_bytes = self._log_bytes
+        term = self.raft.log.term_at(self.replica.applied_index)
+        assert term is not None, "the last entry applied is in the log, or just before it"
+        meta = await self._snapshotter.take(term)
+        if self._installing:
+            return
+        self._note_snapshot(meta)
+        previous = self.raft.snapshot
+        kept = self._first_index_kept(meta.index)
+        self.raft.step(SnapshotTaken(meta.index, meta.term, meta.size_bytes, kept), monotonic_us())
+        self._log_bytes -= log_bytes
+        # On disk the log reaches back to the snapshot before, in case this one turns out to be damaged.
+        self._storage.compact(min(previous.last_included_index + 1 if previous is not None else 1, kept))
+        self.observer.log("snapshot made", index=meta.index, bytes=meta.size_bytes)
+        self._work.set()
+
+    def _note_snapshot(self, meta: StoredSnapshot) -> None:
+        """Remember where the newest snapshots are; as many as storage keeps."""
+        self._snapshots_on_disk[meta.index, meta.term] = meta
+        while len(self._snapshots_on_disk) > SNAPSHOTS_KEPT:
+            del self._snapshots_on_disk[next(iter(self._snapshots_on_disk))]
+
+    def _first_index_kept(self, snapshot_index: int) -> int:
+        """Keep some entries before a snapshot in memory, so that a follower a little behind needs no snapshot."""
+        log = self.raft.log
+        first_index = snapshot_index + 1
+        size = 0
+        for entry in reversed(log.entries(log.first_index, snapshot_index)):
+            size += len(entry)
+            if size > self.options.snapshot_log_bytes // KEPT_FRACTION:
+                break
+            first_index -= 1
+        return first_index
+
+    async def _install_snapshots(self) -> None:
+        while True:
+            await self._install_wanted.wait()
+            self._install_wanted = trio.Event()
+            receiver, index = self._saver.take_receiver()
+            if index <= self.replica.applied_index:
+                receiver.abort()
+                self.raft.step(SnapshotRefused(index), monotonic_us())
+            else:
+                await self._install_snapshot(receiver, index)
+            self._work.set()
+
+    async def _install_snapshot(self, receiver: SnapshotReceiver, index: int) -> None:
+        self._installing = True
+        meta = await self._snapshotter.install(receiver)
+        self._installing = False
+        if meta is None:
+            self.observer.log("a received snapshot could not be used", index=index)
+            self.raft.step(SnapshotRefused(index), monotonic_us())
+            return
+        self._note_snapshot(meta)
+        self.raft.step(SnapshotInstalled(meta.index, meta.term, meta.size_bytes), monotonic_us())
+        self._log_bytes = 0
+        self._proposer.restored()
+        self.observer.log("snapshot installed", index=meta.index, bytes=meta.size_bytes)
+
+    async def _make_room(self) -> None:
+        """Prepare the next piece of the log ahead of need; while there is no room for it, look again and again."""
+        transfer_at = 0.0
+        while True:
+            await self._room_wanted.wait()
+            self._room_wanted = trio.Event()
+            was_full = self._storage.disk_full
+            if self._storage.needs_next:
+                await trio.to_thread.run_sync(self._storage.prepare_next)
+            if self._storage.disk_full:
+                if not was_full:
+                    self.observer.log("the disk is full: no new changes are taken until there is room")
+                if trio.current_time() >= transfer_at and self._hand_over_for_room():
+                    transfer_at = trio.current_time() + ROOM_TRANSFER_SECONDS
+                await trio.sleep(ROOM_CHECK_SECONDS)
+                self._room_wanted.set()
+            elif was_full:
+                self.observer.log("the disk has room again")
+
+    def _hand_over_for_room(self) -> bool:
+        """As a leader without room: have a server with room lead, if there is one."""
+        raft = self.raft
+        if not raft.is_leader:
+            return False
+        with_room = [
+            (progress.match_index, server)
+            for server, progress in raft.progress.items()
+            if server in self._flags_of and Flag.DISK_FULL not in self._flags_of[server]
+        ]
+        if not with_room:
+            return False
+        raft.step(TransferLeadership(max(with_room)[1]), monotonic_us())
+        self._work.set()
+        return True
+
+    async def _keep_clock(self) -> None:
+        while True:
+            await trio.sleep(CLOCK_SAVE_SECONDS)
+            self._storage.save_clock(self.clock.now_us())
+
+
+def _restored(recovered: Recovered) -> Restored:
+    snapshot = recovered.snapshot
+    meta = SnapshotMeta(snapshot.index, snapshot.term, snapshot.size_bytes) if snapshot is not None else None
+    return Restored(hard_state=recovered.hard_state, snapshot=meta, runs=recovered.runs)
+
+
+def _latest_time_us(recovered: Recovered, replica: Replica) -> int:
+    """The latest cluster time that this server knows of: kept beside the log, in the log, or in the state."""
+    last_stamp_us = next(
+        (entries.stamp_of(entry) for run in reversed(recovered.runs) for entry in reversed(run.entries) if entry), 0
+    )
+    return max(recovered.clock_us, last_stamp_us, replica.clock_us)

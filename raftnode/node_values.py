@@ -1,0 +1,58 @@
+"""What a node is told when it is made, and what it tells."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+
+import attrs
+
+from statemachine.configuration import Configuration
+from statemachine.roles import Options
+
+
+class Flag(enum.IntFlag):
+    """What every message says of its sender, beside what it says of Raft."""
+
+    DISK_FULL = 1
+    """The sender's disk has no room for more than what is under way."""
+    REFUSES_CHANGES = 2
+    """The sender leads and takes no new changes, for want of room on its disk or on a majority's."""
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class NodeOptions:
+    """Who the server is, and its limits."""
+
+    server_id: int
+    configuration: Configuration
+    raft: Options = attrs.field(factory=Options)
+    snapshot_log_bytes: int = 64 << 20
+    """So many bytes of entries lead to a snapshot."""
+
+
+@attrs.frozen(slots=True)
+class PeerStatus:
+    """A server as the leader sees it; None where this server doesn't lead."""
+
+    match_index: int | None
+    alive: bool | None
+
+
+def _nothing() -> None:
+    """Do nothing."""
+
+
+def _say_nothing(_event: str, **_details: object) -> None:
+    """Say nothing."""
+
+
+@attrs.define(slots=True)
+class Observer:
+    """Calls that a node makes so that others can follow what it does; all of them return at once."""
+
+    applied: Callable[[], None] = _nothing
+    """Entries were applied, or reads let pass: replies can be sent."""
+    leader_changed: Callable[[], None] = _nothing
+    log: Callable[..., None] = _say_nothing
+    """``log(event, **details)``: something that an operator may want to know."""

@@ -1,0 +1,240 @@
+"""The operating system's network: TCP on plain non-blocking sockets, with Trio to wait.
+
+Trio's own socket objects and streams are not used: their every call passes through the scheduler, which costs more
+than the system call itself. A poller hides many sockets behind the file descriptor of one selector, on which one Trio
+task waits.
+"""
+
+from __future__ import annotations
+
+import select
+import selectors
+import socket
+import sys
+from typing import Any
+
+import attrs
+import trio
+
+from raftnode.links import RECEIVE_BYTES, Address, Link, Poller
+
+UNSENT_BYTES_MAX = 512 * 1024
+"""About how much a link's send buffer holds that has not gone out yet, where the system lets us say so. It is what an
+urgent message waits behind."""
+DEAD_AFTER_MS = 10_000
+"""A connection whose other side acknowledges nothing for so long is broken. Without it a connection that went through a
+long partition sleeps on for minutes after the partition has healed."""
+
+_BACKLOG = 128
+
+# Shared by all links: what was received is copied out at once. A fresh buffer for each call costs five times as much.
+_receive_buffer = bytearray(RECEIVE_BYTES)
+_receive_view = memoryview(_receive_buffer)
+
+
+def _set_option(sock: socket.socket, level: int, name: str, value: int) -> None:
+    """Sets a socket option that not every system has."""
+    option = getattr(socket, name, None)
+    if option is not None:
+        sock.setsockopt(level, option, value)
+
+
+class OsLink:
+    """A connected TCP socket."""
+
+    __slots__ = ("_remote", "_socket")
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        _set_option(sock, socket.IPPROTO_TCP, "TCP_NOTSENT_LOWAT", UNSENT_BYTES_MAX)
+        _set_option(sock, socket.IPPROTO_TCP, "TCP_USER_TIMEOUT", DEAD_AFTER_MS)
+        # For the side that only receives: nothing of its own goes unacknowledged, so it has to ask.
+        _set_option(sock, socket.IPPROTO_TCP, "TCP_KEEPIDLE", DEAD_AFTER_MS // 1000)
+        _set_option(sock, socket.IPPROTO_TCP, "TCP_KEEPINTVL", 3)
+        _set_option(sock, socket.IPPROTO_TCP, "TCP_KEEPCNT", 3)
+        self._socket = sock
+        self._remote = str(sock.getpeername()[0])
+
+    @property
+    def remote(self) -> str:
+        """The other side's host."""
+        return self._remote
+
+    def fileno(self) -> int:
+        """The socket's file descriptor."""
+        return self._socket.fileno()
+
+    def receive(self) -> bytes | None:
+        """See :class:`raftnode.links.Link`."""
+        try:
+            size_bytes = self._socket.recv_into(_receive_buffer)
+        except BlockingIOError:
+            return None
+        return bytes(_receive_view[:size_bytes])
+
+    def send(self, data: bytes | memoryview) -> int:
+        """See :class:`raftnode.links.Link`."""
+        try:
+            return self._socket.send(data)
+        except BlockingIOError:
+            return 0
+
+    async def wait_readable(self) -> None:
+        """See :class:`raftnode.links.Link`."""
+        await trio.lowlevel.wait_readable(self._socket)
+
+    async def wait_writable(self) -> None:
+        """See :class:`raftnode.links.Link`."""
+        await trio.lowlevel.wait_writable(self._socket)
+
+    def close(self) -> None:
+        """See :class:`raftnode.links.Link`."""
+        if self._socket.fileno() >= 0:
+            trio.lowlevel.notify_closing(self._socket)
+            self._socket.close()
+
+
+class OsListener:
+    """A listening TCP socket."""
+
+    __slots__ = ("_address", "_socket")
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        host, port = sock.getsockname()[:2]
+        self._address = Address(str(host), int(port))
+
+    @property
+    def address(self) -> Address:
+        """See :class:`raftnode.links.Listener`."""
+        return self._address
+
+    async def accept(self) -> Link:
+        """See :class:`raftnode.links.Listener`."""
+        while True:
+            await trio.lowlevel.wait_readable(self._socket)
+            try:
+                accepted, _ = self._socket.accept()
+            except BlockingIOError:
+                continue  # whoever knocked has gone again
+            try:
+                return OsLink(accepted)
+            except OSError:  # it was reset before it could be looked at
+                accepted.close()
+
+    def close(self) -> None:
+        """See :class:`raftnode.links.Listener`."""
+        if self._socket.fileno() >= 0:
+            trio.lowlevel.notify_closing(self._socket)
+            self._socket.close()
+
+
+class SelectorPoller:
+    """Many sockets behind one selector, whose file descriptor Trio waits on."""
+
+    __slots__ = ("_selector",)
+
+    def __init__(self) -> None:
+        # Not just any selector: this needs one that is itself a file descriptor, as epoll's and kqueue's are.
+        self._selector = selectors.DefaultSelector()
+
+    def add(self, link: Link, token: Any) -> None:
+        """See :class:`raftnode.links.Poller`."""
+        assert isinstance(link, OsLink)
+        self._selector.register(link, selectors.EVENT_READ, token)
+
+    def remove(self, link: Link) -> None:
+        """See :class:`raftnode.links.Poller`."""
+        assert isinstance(link, OsLink)
+        self._selector.unregister(link)
+
+    async def wait(self) -> list[Any]:
+        """See :class:`raftnode.links.Poller`."""
+        while True:
+            await trio.lowlevel.wait_readable(self._selector.fileno())
+            if ready := self._selector.select(0):
+                return [key.data for key, _ in ready]
+
+    def close(self) -> None:
+        """See :class:`raftnode.links.Poller`."""
+        self._selector.close()
+
+
+async def _look_up(address: Address) -> list[tuple[Any, ...]]:
+    """The host's addresses in the system's order of preference, each with what a socket for it is made of."""
+    try:
+        return [*await trio.socket.getaddrinfo(*address, type=socket.SOCK_STREAM)]
+    except UnicodeError as why:
+        raise OSError(f"{address.host!r} can't be a host's name") from why
+
+
+class EpollPoller:
+    """The same for Linux without the selectors module, which adds a tenth to the cost of every wake-up."""
+
+    __slots__ = ("_epoll", "_tokens")
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._tokens: dict[int, Any] = {}
+        """By file descriptor."""
+
+    def add(self, link: Link, token: Any) -> None:
+        """See :class:`raftnode.links.Poller`."""
+        assert isinstance(link, OsLink)
+        self._epoll.register(link.fileno(), select.EPOLLIN)
+        self._tokens[link.fileno()] = token
+
+    def remove(self, link: Link) -> None:
+        """See :class:`raftnode.links.Poller`."""
+        assert isinstance(link, OsLink)
+        self._epoll.unregister(link.fileno())
+        del self._tokens[link.fileno()]
+
+    async def wait(self) -> list[Any]:
+        """See :class:`raftnode.links.Poller`."""
+        tokens = self._tokens
+        while True:
+            await trio.lowlevel.wait_readable(self._epoll.fileno())
+            if ready := self._epoll.poll(0):
+                return [tokens[descriptor] for descriptor, _ in ready]
+
+    def close(self) -> None:
+        """See :class:`raftnode.links.Poller`."""
+        self._epoll.close()
+
+
+@attrs.frozen(slots=True)
+class OsNetwork:
+    """TCP over IPv4 and IPv6."""
+
+    async def dial(self, address: Address) -> Link:
+        """Tries each address of the host in turn. See :class:`raftnode.links.Network`."""
+        failure = OSError(f"{address.host} has no address")
+        for family, kind, protocol, _, where in await _look_up(address):
+            with trio.socket.socket(family, kind, protocol) as connecting:
+                try:
+                    await connecting.connect(where)
+                    return OsLink(socket.socket(family, kind, protocol, fileno=connecting.detach()))
+                except OSError as why:
+                    failure = why
+        raise failure
+
+    async def listen(self, address: Address) -> OsListener:
+        """Listens on the first address of the host. See :class:`raftnode.links.Network`."""
+        family, kind, protocol, _, where = (await _look_up(address))[0]
+        sock = socket.socket(family, kind, protocol)
+        try:
+            sock.setblocking(False)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind(where)
+            sock.listen(_BACKLOG)
+        except OSError:
+            sock.close()
+            raise
+        return OsListener(sock)
+
+    def open_poller(self) -> Poller:
+        """See :class:`raftnode.links.Network`."""
+        return EpollPoller() if sys.platform == "linux" else SelectorPoller()

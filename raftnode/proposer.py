@@ -1,0 +1,179 @@
+"""Getting batches into the log: this server's own, those that others forward to a leader, sessions, and ticks.
+
+A leader stamps each entry with its reading of the cluster clock as it puts it into the log; stamps never go back.
+Any other server sends its batches to the leader, and sends them again when the leader, the term or the connection
+changed, or nothing has come of them for a while (:mod:`raftnode.submissions`).
+
+A tick is proposed when the application has something due, no later stamp is in the log, and no batch is being
+proposed: an idle cluster writes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from raftnode import entries
+from raftnode.cluster_clock import ClusterClock
+from raftnode.forwarding import Forwarded
+from raftnode.proposals import Proposals, Propose
+from raftnode.replica import BatchApplied, BatchOutOfSequence, Outcome, Replica, SessionOpened
+from raftnode.submissions import Submissions
+from statemachine.events import Submit
+from statemachine.raft import Raft
+
+RESEND_US = 2_000_000
+"""Proposals that nothing has come of for so long are sent again."""
+MESSAGE_BYTES = 1 << 20
+MESSAGE_COUNT = 1024
+"""How much goes into one message to the leader."""
+OPENS_SESSION = 0
+"""The session of a proposal that asks for one; its sequence is the nonce."""
+
+
+class Proposer:
+    """See the module's docstring."""
+
+    def __init__(
+        self,
+        raft: Raft,
+        replica: Replica,
+        clock: ClusterClock,
+        nonce: int,
+        send_to_leader: Callable[[int, Proposals], None],
+    ) -> None:
+        """``nonce`` is drawn by chance for each run of the server, and isn't 0."""
+        self.submissions = Submissions()
+        self._raft = raft
+        self._replica = replica
+        self._clock = clock
+        self._nonce = nonce
+        self._send_to_leader = send_to_leader
+        self._forwarded = Forwarded()
+        self._queue: list[tuple[int, Propose]] = []
+        """What is to be put into the log, with the server that it comes from."""
+        self._last_stamp_us = replica.clock_us
+        """The latest that this leader knows to be in the log."""
+        self._progress_us = 0
+        """When a batch of this server's was last seen applied, or sent while none was under way."""
+        self._session_asked_us: int | None = None
+
+    def forward(self, sender: int, proposals: Proposals) -> None:
+        """Another server wants these in the log; it sends them again elsewhere if this server doesn't lead."""
+        self._queue.extend((sender, proposal) for proposal in proposals.items)
+
+    def leader_changed(self) -> None:
+        """Another leader, or another term: what was proposed to the last one may not be in this one's log."""
+        self._forwarded.new_term()
+        self._last_stamp_us = self._replica.clock_us
+        self._session_asked_us = None
+        self.submissions.send_again()
+
+    def connected_to_leader(self) -> None:
+        """What was under way on the old connection may be lost."""
+        self._session_asked_us = None
+        self.submissions.send_again()
+
+    def deadline_us(self, now_us: int) -> int | None:
+        """When something is to be proposed though nothing comes: a tick, or what was proposed before."""
+        deadlines = []
+        if self.submissions.in_flight:
+            deadlines.append(self._progress_us + RESEND_US)
+        elif self._session_asked_us is not None and not self.submissions.session:
+            deadlines.append(self._session_asked_us + RESEND_US)
+        if self._raft.accepts_submissions:
+            due_us = self._replica.machine.next_deadline_us()
+            if due_us is not None and due_us > self._last_stamp_us:
+                deadlines.append(now_us + max(due_us - self._clock.now_us(), 0))
+        return min(deadlines, default=None)
+
+    def propose(self, now_us: int) -> None:
+        """Propose what there is to propose, to whoever leads."""
+        raft = self._raft
+        if raft.leader_id is None:
+            self._queue.clear()
+            return
+        own = self._take_own(now_us)
+        if not raft.is_leader:
+            self._queue.clear()
+            if own:
+                self._send(raft.leader_id, own)
+            return
+        self._queue.extend((raft.server_id, proposal) for proposal in own)
+        if raft.accepts_submissions:
+            self._put_into_log()
+
+    def applied(self, outcome: Outcome, now_us: int) -> None:
+        """Something that was proposed, here or elsewhere, has been applied."""
+        if isinstance(outcome, BatchApplied):
+            if outcome.session == self.submissions.session:
+                self._progress_us = now_us
+                self.submissions.applied(outcome.session, outcome.sequence, outcome.results)
+        elif isinstance(outcome, BatchOutOfSequence):
+            self._forwarded.out_of_sequence(outcome.session)
+            if outcome.session == self.submissions.session:
+                self.submissions.send_again()
+        elif isinstance(outcome, SessionOpened) and outcome.session.server_id == self._raft.server_id:
+            if outcome.session.nonce == self._nonce:
+                self.submissions.session_opened(outcome.session.session)
+            else:
+                self.submissions.session_ended()
+
+    def restored(self) -> None:
+        """The replica's state was replaced by a snapshot's."""
+        session = self._replica.session_of(self._raft.server_id)
+        if session is not None and session.nonce == self._nonce and not self.submissions.session:
+            self.submissions.session_opened(session.session)
+        self.submissions.restored(session)
+
+    def _take_own(self, now_us: int) -> list[Propose]:
+        submissions = self.submissions
+        if not submissions.session:
+            if self._session_asked_us is None or now_us >= self._session_asked_us + RESEND_US:
+                self._session_asked_us = now_us
+                return [Propose(OPENS_SESSION, self._nonce, 0, b"")]
+            return []
+        if not submissions.in_flight:
+            self._progress_us = now_us
+        elif now_us >= self._progress_us + RESEND_US:
+            self._progress_us = now_us
+            submissions.send_again()
+        return submissions.take()
+
+    def _send(self, leader_id: int, own: list[Propose]) -> None:
+        group: list[Propose] = []
+        size = 0
+        for proposal in own:
+            if group and (size + len(proposal.payload) > MESSAGE_BYTES or len(group) == MESSAGE_COUNT):
+                self._send_to_leader(leader_id, Proposals(tuple(group)))
+                group, size = [], 0
+            group.append(proposal)
+            size += len(proposal.payload)
+        self._send_to_leader(leader_id, Proposals(tuple(group)))
+
+    def _put_into_log(self) -> None:
+        stamp_us = max(self._clock.now_us(), self._last_stamp_us)
+        queue, self._queue = self._queue, []
+        batch = []
+        waiting = set()
+        for sender, proposal in queue:
+            entry = self._entry(stamp_us, sender, proposal)
+            if entry is not None:
+                batch.append(entry)
+                waiting.add(sender)
+        if not batch:
+            due_us = self._replica.machine.next_deadline_us()
+            if due_us is None or not self._last_stamp_us < due_us <= stamp_us:
+                return
+            batch.append(entries.encode_tick(stamp_us))
+        self._last_stamp_us = stamp_us
+        self._raft.step(Submit(tuple(batch), frozenset(waiting - {self._raft.server_id})), self._raft.now_us)
+
+    def _entry(self, stamp_us: int, sender: int, proposal: Propose) -> bytes | None:
+        if proposal.session == OPENS_SESSION:
+            return entries.encode_open_session(stamp_us, sender, proposal.sequence)
+        session = self._replica.sessions.get(proposal.session)
+        if not self._forwarded.accepts(proposal, session.sequence if session is not None else 0):
+            return None
+        return entries.encode_batch(
+            stamp_us, proposal.session, proposal.sequence, proposal.acknowledged, proposal.payload
+        )

@@ -1,0 +1,179 @@
+"""Carrying out what ready values tell to save: one flush a batch, while the next batch gathers.
+
+A flush on a quick disk takes a few hundred microseconds and a hop to a thread and back nearly a hundred, so small
+saves are made in place as long as the disk is quick. A big save, a disk that has been slow, a received
+snapshot: those go to a worker thread, and what comes meanwhile is saved together in one flush after it. So a slow
+disk costs latency but stops neither heartbeats nor other connections.
+
+Ready values are reported as saved strictly in order. A full disk is waited out: nothing was damaged, and the same
+save is tried again until there is room. Any other failure ends the server (`DiskFailed`): what a failed
+flush left on the disk can't be known, so nothing is built upon it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import attrs
+import trio
+
+from raftnode.disk_health import DiskFull
+from raftnode.snapshots import SnapshotReceiver
+from raftnode.storage import Storage
+from statemachine.events import EntriesRun, HardState
+from statemachine.ready import ChunkReceived, Ready
+
+IN_PLACE_BYTES_MAX = 256 << 10
+SLOW_SAVE_US = 3_000
+QUICK_SAVE_US = 1_500
+"""The disk is slow when saves take longer than the one on average, and quick again when less than the other."""
+FULL_DISK_RETRY_SECONDS = 0.25
+
+
+@attrs.define(slots=True)
+class DiskSpeed:
+    """A moving average of how long saves take, with hysteresis."""
+
+    average_us: float = 0.0
+    slow: bool = False
+
+    def took(self, microseconds: float) -> None:
+        """A small save took so long."""
+        self.average_us += (microseconds - self.average_us) / 8
+        self.slow = self.average_us > (QUICK_SAVE_US if self.slow else SLOW_SAVE_US)
+
+
+class Saver:
+    """See the module's docstring."""
+
+    def __init__(
+        self,
+        storage: Storage,
+        monotonic_us: Callable[[], int],
+        saved: Callable[[Ready], None],
+        disk_is_full: Callable[[str], None],
+    ) -> None:
+        """``saved`` is told each ready value once it is on disk; ``disk_is_full`` once per save that found no room."""
+        self._storage = storage
+        self._monotonic_us = monotonic_us
+        self._saved = saved
+        self._disk_is_full = disk_is_full
+        self._speed = DiskSpeed()
+        self._queue: list[Ready] = []
+        self._busy = False
+        self._work = trio.Event()
+        self._receiver: SnapshotReceiver | None = None
+        self._receiving_index = 0
+
+    @property
+    def average_save_us(self) -> float:
+        """How long a small save takes on average."""
+        return self._speed.average_us
+
+    def save(self, ready: Ready) -> None:
+        """Save it, now or soon, and tell ``saved``; order is kept."""
+        if self._busy or self._queue:
+            self._enqueue(ready)
+        elif not (ready.must_save or ready.chunks_received):
+            self._saved(ready)
+        elif self._may_save_in_place(ready):
+            self._save_in_place(ready)
+        else:
+            self._enqueue(ready)
+
+    def take_receiver(self) -> tuple[SnapshotReceiver, int]:
+        """Hand over the received snapshot whose last chunk has been written, and the last index it covers."""
+        receiver, self._receiver = self._receiver, None
+        assert receiver is not None, "no snapshot is being received"
+        return receiver, self._receiving_index
+
+    async def run(self) -> None:
+        """Save in a worker thread what can't be saved in place; runs until cancelled.
+
+        Raises:
+            DiskFailed: a write or a flush failed for another reason than lack of room.
+        """
+        while True:
+            await self._work.wait()
+            self._work = trio.Event()
+            while self._queue:
+                group, self._queue = self._queue, []
+                self._busy = True
+                try:
+                    await self._save_in_thread(group)
+                finally:
+                    self._busy = False
+                for ready in group:
+                    self._saved(ready)
+
+    def abort(self) -> None:
+        """Drop a snapshot that is half received."""
+        if self._receiver is not None:
+            self._receiver.abort()
+            self._receiver = None
+
+    def _enqueue(self, ready: Ready) -> None:
+        self._queue.append(ready)
+        self._work.set()
+
+    def _may_save_in_place(self, ready: Ready) -> bool:
+        if self._speed.slow or ready.log_reset is not None or ready.chunks_received:
+            return False
+        return sum(len(entry) for run in ready.runs for entry in run.entries) <= IN_PLACE_BYTES_MAX
+
+    def _save_in_place(self, ready: Ready) -> None:
+        begun_us = self._monotonic_us()
+        try:
+            self._storage.save(ready.hard_state, ready.runs)
+        except DiskFull as error:
+            self._disk_is_full(str(error))
+            self._enqueue(ready)
+            return
+        self._speed.took(self._monotonic_us() - begun_us)
+        self._saved(ready)
+
+    async def _save_in_thread(self, group: list[Ready]) -> None:
+        for step in self._steps(group):
+            reported = False
+            while True:
+                begun_us = self._monotonic_us()
+                try:
+                    await trio.to_thread.run_sync(step)
+                    self._speed.took(self._monotonic_us() - begun_us)
+                    break
+                except DiskFull as error:
+                    if not reported:
+                        self._disk_is_full(str(error))
+                        reported = True
+                await trio.sleep(FULL_DISK_RETRY_SECONDS)
+
+    def _steps(self, group: list[Ready]) -> list[Callable[[], None]]:
+        """The blocking calls that save a group, in order; each may be repeated when it found no room."""
+        steps: list[Callable[[], None]] = []
+        hard_state: HardState | None = None
+        runs: list[EntriesRun] = []
+        for ready in group:
+            if ready.log_reset is not None:
+                if hard_state is not None or runs:
+                    steps.append(partial(self._storage.save, hard_state, runs))
+                    hard_state, runs = None, []
+                reset = ready.log_reset
+                steps.append(
+                    partial(self._storage.reset_to, reset.last_included_index, reset.last_included_term)
+                )
+            hard_state = ready.hard_state or hard_state
+            runs.extend(ready.runs)
+            steps.extend(partial(self._write_chunk, received) for received in ready.chunks_received)
+        if hard_state is not None or runs:
+            steps.append(partial(self._storage.save, hard_state, runs))
+        return steps
+
+    def _write_chunk(self, received: ChunkReceived) -> None:
+        chunk = received.chunk
+        if chunk.offset == 0:
+            self.abort()
+            self._receiver = self._storage.snapshots.receive(chunk.last_included_index, chunk.last_included_term)
+            self._receiving_index = chunk.last_included_index
+        assert self._receiver is not None, "a snapshot's first chunk comes first"
+        self._receiver.write(chunk.offset, chunk.data)

@@ -1,0 +1,143 @@
+"""What can happen to a server, as values given to :meth:`statemachine.raft.Raft.step`.
+
+Every event may come at any time and in any role; what does not apply is ignored or refused, never an
+error. Times are whole microseconds on a clock of the caller's that never goes back.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import attrs
+
+from statemachine.messages import Message, ServerId
+
+
+@attrs.frozen(slots=True)
+class HardState:
+    """What must be on disk before it is spoken of (thesis, Figure 3.1, persistent state)."""
+
+    current_term: int
+    voted_for: ServerId | None
+
+
+@attrs.frozen(slots=True)
+class EntriesRun:
+    """Consecutive log entries of one term. Those that stood at these indexes or later are gone."""
+
+    first_index: int
+    term: int
+    entries: tuple[bytes, ...]
+
+    @property
+    def last_index(self) -> int:
+        """The index of the last entry of the run."""
+        return self.first_index + len(self.entries) - 1
+
+
+@attrs.frozen(slots=True)
+class Submit:
+    """Entries to append to the replicated log, if this server leads."""
+
+    entries: tuple[bytes, ...]
+    waiting: frozenset[ServerId] = frozenset()
+    """Other servers that wait for the outcome: they are told at once when it is committed, not with the next
+    entries or heartbeat."""
+
+
+@attrs.frozen(slots=True)
+class Receive:
+    """A message has come from another server."""
+
+    sender: ServerId
+    message: Message
+
+
+@attrs.frozen(slots=True)
+class Persisted:
+    """What a ready value told to save is on disk, with everything drained before it.
+
+    One for each ready value that is saved, in order; when several are saved together, one for the last will do.
+    It carries the term as well as the index: an index alone could acknowledge an entry that was
+    overwritten while the save was under way.
+    """
+
+    term: int
+    """The term of the ready value's last run; 0 when only the hard state was saved."""
+    index: int
+    """The index of that run's last entry; 0 when only the hard state was saved."""
+    hard_state: HardState | None = None
+    """The hard state saved with it, if any."""
+
+
+@attrs.frozen(slots=True)
+class Timeout:
+    """The time named by ``Raft.deadline_us`` has come, or has passed, or may have."""
+
+
+@attrs.frozen(slots=True)
+class ReadBarrier:
+    """A read wants to know from which applied index on it may be answered (thesis 6.4)."""
+
+    barrier: int
+    """Never used twice by one run of one server; less than 2**61."""
+
+
+@attrs.frozen(slots=True)
+class SnapshotTaken:
+    """A snapshot of the applied state is on disk, so the log up to it may be dropped."""
+
+    last_included_index: int
+    last_included_term: int
+    size: int
+    """The length of the snapshot's file in bytes."""
+    first_index_kept: int
+    """Entries below this index are dropped; at most last_included_index + 1. Some are kept for slow followers."""
+
+
+@attrs.frozen(slots=True)
+class SnapshotInstalled:
+    """All chunks of a received snapshot are on disk, verified, and loaded into the application's state.
+
+    A state that has got past the snapshot meanwhile is kept as it is; the event is the same.
+    """
+
+    last_included_index: int
+    last_included_term: int
+    size: int
+
+
+@attrs.frozen(slots=True)
+class SnapshotRefused:
+    """A received snapshot turned out damaged, or could not be written: it must be sent anew."""
+
+    last_included_index: int
+
+
+@attrs.frozen(slots=True)
+class TransferLeadership:
+    """Hand leadership to another server (thesis 3.10)."""
+
+    target: ServerId | None = None
+    """None: the voter that is furthest along."""
+
+
+@attrs.frozen(slots=True)
+class PeerConnected:
+    """A connection to that server was made anew, so what was in flight may be lost."""
+
+    server: ServerId
+
+
+Event: TypeAlias = (
+    Submit
+    | Receive
+    | Persisted
+    | Timeout
+    | ReadBarrier
+    | SnapshotTaken
+    | SnapshotInstalled
+    | SnapshotRefused
+    | TransferLeadership
+    | PeerConnected
+)

@@ -1,0 +1,166 @@
+"""The properties of Figure 3.2, checked after every step of every server of a cluster, in tests and simulation.
+
+The checker sees all servers at once, which no server can, and keeps what was ever true: who led each term, which
+entry stands at an index and term, which term was committed at an index. A step is compared with the server's
+state after the step before, so a check costs as much as the step changed, not as much as the log is long.
+
+* Election Safety: "at most one leader can be elected in a given term".
+* Leader Append-Only: "a leader never overwrites or deletes entries in its log; it only appends new entries".
+* Log Matching: "if two logs contain an entry with the same index and term, then the logs are identical in all
+  entries up through the given index". By induction it is enough that an index and a term name one entry, and one
+  term of the entry before it.
+* Leader Completeness: "if a log entry is committed in a given term, then that entry will be present in the logs of
+  the leaders for all higher-numbered terms". With Log Matching it is enough to look for the last such entry.
+* State Machine Safety: "if a server has applied a log entry at a given index to its state machine, no other server
+  will ever apply a different log entry for the same index". Entries are applied up to the commit index.
+
+Beside them, for each server by itself: its term and commit index never decrease, a vote of a term is never
+changed, and its fields fit together.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+
+import attrs
+
+from statemachine.messages import AppendEntries, InstallSnapshot, Message, RequestVoteResult, ServerId
+from statemachine.progress import ProgressState
+from statemachine.raft import Raft
+from statemachine.roles import Role
+
+
+class InvariantViolation(AssertionError):
+    """Raft's safety is broken, or a server's state makes no sense."""
+
+
+@attrs.define(slots=True)
+class _Seen:
+    """A server as it was after its last step."""
+
+    raft: Raft
+    current_term: int
+    voted_for: ServerId | None
+    role: Role
+    commit_index: int
+    last_index: int
+    base_index: int
+    runs: list[tuple[int, int]]
+
+
+class InvariantChecker:
+    """Watches a cluster; every method raises :class:`InvariantViolation` when something is wrong."""
+
+    def __init__(self) -> None:
+        """Begin with a cluster that has done nothing yet."""
+        self._seen: dict[ServerId, _Seen] = {}
+        self._leaders: dict[int, ServerId] = {}
+        self._entries: dict[tuple[int, int], tuple[bytes, int | None]] = {}
+        """By index and term: the entry, and the term of the one before it where that was known."""
+        self._committed: dict[int, int] = {}
+        """By index: the term of the entry committed there."""
+        self._commits_terms: list[int] = []
+        self._commits_indexes: list[int] = []
+        """Terms in which a leader committed, ascending, and the last index that it committed."""
+        self._votes: dict[tuple[ServerId, int], ServerId] = {}
+
+    def started(self, raft: Raft) -> None:
+        """A server was made, for the first time or again from its disk."""
+        _check_fields(raft)
+        self._seen[raft.server_id] = seen = _Seen(
+            raft, raft.current_term, raft.voted_for, raft.role, 0, 0, raft.log.base_index, []
+        )
+        self._check_log(raft, seen)
+        self._check_commits(raft, seen)
+        _remember(raft, seen)
+
+    def stepped(self, raft: Raft) -> None:
+        """A server has taken a step."""
+        seen = self._seen[raft.server_id]
+        _check_monotonic(raft, seen)
+        _check_fields(raft)
+        self._check_log(raft, seen)
+        if raft.role is Role.LEADER and (seen.role is not Role.LEADER or seen.current_term != raft.current_term):
+            self._check_new_leader(raft)
+        self._check_commits(raft, seen)
+        _remember(raft, seen)
+
+    def sent(self, sender: ServerId, to: ServerId, message: Message) -> None:
+        """A message has left a server, so it must be true even if that server stops now."""
+        term = message.term
+        if isinstance(message, AppendEntries | InstallSnapshot):
+            self._check_election_safety(term, sender)
+        if isinstance(message, RequestVoteResult) and message.vote_granted and not message.pre_vote:
+            if self._votes.setdefault((sender, term), to) != to:
+                raise InvariantViolation(f"server {sender} voted twice in term {term}")
+
+    def _check_election_safety(self, term: int, leader: ServerId) -> None:
+        if self._leaders.setdefault(term, leader) != leader:
+            raise InvariantViolation(f"servers {self._leaders[term]} and {leader} both lead term {term}")
+
+    def _check_new_leader(self, raft: Raft) -> None:
+        self._check_election_safety(raft.current_term, raft.server_id)
+        before = bisect_left(self._commits_terms, raft.current_term)
+        if before > 0:
+            self._check_completeness(raft, self._commits_indexes[before - 1])
+
+    def _check_completeness(self, raft: Raft, index: int) -> None:
+        """Leader Completeness: a leader of a later term than that of the commit has what was committed."""
+        if index > raft.log.base_index and raft.log.term_at(index) != self._committed[index]:
+            raise InvariantViolation(f"leader {raft.server_id} of term {raft.current_term} lacks committed entry {index}")
+
+    def _check_log(self, raft: Raft, seen: _Seen) -> None:
+        """Leader Append-Only and Log Matching, for the entries that changed."""
+        log = raft.log
+        runs = log.runs()
+        unchanged_until = _common_last_index(seen, runs, log.last_index)
+        leads_on = seen.role is Role.LEADER and raft.role is Role.LEADER and seen.current_term == raft.current_term
+        if leads_on and unchanged_until < seen.last_index:
+            raise InvariantViolation(f"leader {raft.server_id} has overwritten entries behind {unchanged_until}")
+        first_changed = max(unchanged_until, log.base_index) + 1
+        previous_term = log.term_at(first_changed - 1)
+        for index, entry in enumerate(log.entries(first_changed, log.last_index), first_changed):
+            term = log.term_at(index)
+            assert term is not None, "within the log"
+            known_entry, known_previous = self._entries.setdefault((index, term), (entry, previous_term))
+            if (known_entry, known_previous) != (entry, previous_term):
+                raise InvariantViolation(f"server {raft.server_id}: another entry {index} of term {term}")
+            previous_term = term
+
+    def _check_commits(self, raft: Raft, seen: _Seen) -> None:
+        """State Machine Safety, for what was committed by this step."""
+        log = raft.log
+        news = raft.commit_index > seen.commit_index
+        for index in range(max(seen.commit_index + 1, log.base_index), raft.commit_index + 1):
+            term = log.term_at(index)
+            assert term is not None, "committed entries are in the log or just before it"
+            if self._committed.setdefault(index, term) != term:
+                raise InvariantViolation(f"server {raft.server_id}: another entry is committed at {index}")
+        if news and raft.role is Role.LEADER and log.term_at(raft.commit_index) == raft.current_term:
+            self._note_commit(raft)
+
+    def _note_commit(self, raft: Raft) -> None:
+        position = bisect_left(self._commits_terms, raft.current_term)
+        if position < len(self._commits_terms) and self._commits_terms[position] == raft.current_term:
+            self._commits_indexes[position] = raft.commit_index
+        else:
+            self._commits_terms.insert(position, raft.current_term)
+            self._commits_indexes.insert(position, raft.commit_index)
+        for other in self._seen.values():
+            if other.role is Role.LEADER and other.current_term > raft.current_term:
+                self._check_completeness(other.raft, raft.commit_index)
+
+
+def _common_last_index(seen: _Seen, runs: list[tuple[int, int]], last_index: int) -> int:
+    """Up to which index the log's terms, where both have it, are what they were."""
+    common = min(seen.last_index, last_index)
+    if runs == seen.runs:
+        return common
+    # Compaction moves the first run's beginning, so runs are compared from the end of the older ones.
+    now = dict(_ends(runs, last_index))
+    for end, term in _ends(seen.runs, seen.last_index):
+        if end > common:
+            return common if _term_of(runs, common) == _term_of(seen.runs, common) else _last_agreeing(seen.runs, runs)
+        if now.get(end) != term and _term_of(runs, end) != term:
+            return _last_agreeing(seen.runs, runs)
+    return common

@@ -1,0 +1,163 @@
+"""ReadIndex: reads that need no log entry (thesis 6.4).
+
+A read may be answered from applied state once that state includes everything that was committed when the
+read began. The leader knows that index, as soon as an entry of its own term is committed (6.4, step 1), and
+that it still leads when a majority has answered a round of contact begun after the read (step 3). Rounds are
+numbered; at most one is waited for at a time, and the reads that come meanwhile share the next. A round begins
+when the ready value is drained, so its messages are all younger than the reads that it confirms.
+
+Barriers are numbered by the asking server and no number is used twice, so a late answer confirms nothing
+but what it was given for. Over the network the numbers begin at a random one, so that an answer to what a
+server asked before it was restarted isn't taken for one to what it asks now.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+
+from statemachine import replication
+from statemachine.events import ReadBarrier
+from statemachine.messages import ReadIndex, ReadIndexResult, ServerId
+from statemachine.ready import BarrierConfirmed
+from statemachine.roles import Role
+
+if TYPE_CHECKING:
+    from statemachine.raft import Raft
+
+
+@attrs.frozen(slots=True)
+class PendingRead:
+    """A barrier that the leader is to confirm."""
+
+    requester: ServerId
+    barrier: int
+    read_index: int = 0
+
+
+@attrs.define(slots=True)
+class Reads:
+    """The barriers of one server, by how far they have got."""
+
+    first_number: int
+    """What is added to this server's barriers over the network."""
+    awaiting_commit: list[PendingRead] = attrs.field(factory=list)
+    """As leader: no entry of the current term is committed yet."""
+    gathering: list[PendingRead] = attrs.field(factory=list)
+    """As leader: to be confirmed by the next round."""
+    confirming: list[PendingRead] = attrs.field(factory=list)
+    """As leader: confirmed when a majority has answered ``confirming_round``."""
+    confirming_round: int = 0
+    asked: dict[int, int] = attrs.field(factory=dict)
+    """As follower: this server's barriers that the leader was asked about, and when, in microseconds."""
+
+
+def read_barrier(raft: Raft, event: ReadBarrier) -> None:
+    """Begin a barrier of this server's own: here if it leads, otherwise by asking the leader."""
+    if raft.role is Role.LEADER:
+        _add(raft, PendingRead(raft.server_id, event.barrier))
+    elif raft.leader_id is not None:
+        raft.reads.asked[event.barrier] = raft.now_us
+        raft.answer(raft.leader_id, ReadIndex(raft.current_term, raft.reads.first_number + event.barrier))
+    else:
+        raft.output.barriers_failed.append(event.barrier)
+
+
+def read_index(raft: Raft, sender: ServerId, message: ReadIndex) -> None:
+    """Confirm another server's barrier, or say at once that this server can't."""
+    if raft.role is Role.LEADER:
+        _add(raft, PendingRead(sender, message.barrier))
+    else:
+        raft.answer(sender, ReadIndexResult(raft.current_term, message.barrier, read_index=-1))
+
+
+def read_index_result(raft: Raft, sender: ServerId, message: ReadIndexResult) -> None:
+    """The leader has confirmed a barrier, and with it that everything up to its index is committed."""
+    barrier = message.barrier - raft.reads.first_number
+    if raft.reads.asked.pop(barrier, None) is None:
+        return
+    if message.read_index < 0:
+        raft.output.barriers_failed.append(barrier)
+        return
+    raft.output.barriers.append(BarrierConfirmed(barrier, message.read_index))
+    replication.learn_commit_index(raft, message.read_index)
+
+
+def _add(raft: Raft, read: PendingRead) -> None:
+    """Note which index a barrier stands for.
+
+    "If the leader has not yet marked an entry from its current term committed, it waits until it has done so"
+    (6.4, step 1); "the leader saves its current commit index in a local variable readIndex" (step 2).
+    """
+    if not raft.committed_in_term:
+        raft.reads.awaiting_commit.append(read)
+        return
+    raft.reads.gathering.append(attrs.evolve(read, read_index=raft.commit_index))
+
+
+def begin_round_if_due(raft: Raft) -> None:
+    """Begin a round for the barriers that have gathered, unless one is under way.
+
+    "The leader issues a new round of heartbeats and waits for their acknowledgments from a majority" (6.4, step 3).
+    """
+    pending = raft.reads
+    if pending.confirming or not pending.gathering:
+        return
+    pending.confirming, pending.gathering = pending.gathering, []
+    raft.round_number += 1
+    pending.confirming_round = raft.round_number
+    raft.contact_due = True
+    confirm(raft)
+
+
+def confirm(raft: Raft) -> None:
+    """Answer the barriers whose round a majority has acknowledged."""
+    pending = raft.reads
+    if not pending.confirming:
+        return
+    rounds = {server: progress.acknowledged_round for server, progress in raft.progress.items()}
+    rounds[raft.server_id] = raft.round_number
+    if raft.configuration.quorum_value(rounds) < pending.confirming_round:
+        return
+    confirmed, pending.confirming = pending.confirming, []
+    for read in confirmed:
+        if read.requester == raft.server_id:
+            raft.output.barriers.append(BarrierConfirmed(read.barrier, read.read_index))
+        else:
+            raft.answer(read.requester, ReadIndexResult(raft.current_term, read.barrier, read.read_index))
+
+
+def committed_in_term(raft: Raft) -> None:
+    """An entry of the leader's own term is committed: the barriers that waited for that can begin."""
+    waiting, raft.reads.awaiting_commit = raft.reads.awaiting_commit, []
+    for read in waiting:
+        _add(raft, read)
+
+
+def fail_asked(raft: Raft) -> None:
+    """The leader that was asked is no longer followed: those barriers must be asked anew."""
+    raft.output.barriers_failed.extend(raft.reads.asked)
+    raft.reads.asked.clear()
+
+
+def fail_old(raft: Raft) -> None:
+    """Give up on questions older than an election timeout: the message or its answer was lost."""
+    oldest_us = raft.now_us - raft.options.election_timeout_us_min
+    lost = [barrier for barrier, asked_us in raft.reads.asked.items() if asked_us < oldest_us]
+    for barrier in lost:
+        del raft.reads.asked[barrier]
+    raft.output.barriers_failed.extend(lost)
+
+
+def fail_all_as_former_leader(raft: Raft) -> None:
+    """Leadership is over: nothing that waited for this leader's confirmation can be answered by it."""
+    pending = raft.reads
+    for read in [*pending.confirming, *pending.gathering, *pending.awaiting_commit]:
+        if read.requester == raft.server_id:
+            raft.output.barriers_failed.append(read.barrier)
+        else:
+            raft.answer(read.requester, ReadIndexResult(raft.current_term, read.barrier, read_index=-1))
+    pending.confirming.clear()
+    pending.gathering.clear()
+    pending.awaiting_commit.clear()

@@ -1,0 +1,99 @@
+"""What ``bin/test`` does: lint, types, tests, and the coverage of the pure modules.
+
+Each step runs whatever became of the one before it, so one run shows everything that is wrong; the exit status is 0
+when all of them passed. Naming a part (``bin/test stage2``) runs that part's tests alone, without the other steps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PARTS = {
+    "stage1": "tests/stage1_fileserver",
+    "stage2": "tests/stage2_statemachine",
+    "stage3": "tests/stage3_raftnode",
+    "stage4": "tests/stage4_cluster",
+    "project": "tests/project",
+}
+WORKERS = 2  # stage 4 starts five processes per test, so more workers than this disturb each other's timing
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run what the command line asks for; returns the exit status."""
+    options, pytest_options = parse(sys.argv[1:] if arguments is None else arguments)
+    os.chdir(ROOT)
+    wanted = options.what or ["lint", "types", "tests"]
+    paths = [PARTS.get(each, each) for each in wanted if each not in {"lint", "types", "tests"}]
+    steps: list[tuple[str, list[str]]] = []
+    if "lint" in wanted:
+        steps.append(("ruff check", ["ruff", "check", "."]))
+        steps.append(("ruff format --check", ["ruff", "format", "--check", "."]))
+    if "types" in wanted:
+        steps.append(("mypy --strict", ["mypy"]))
+    if "tests" in wanted or paths:
+        everything = "tests" in wanted and not pytest_options
+        steps.append(("pytest", pytest_command(options.workers, paths, pytest_options, with_coverage=everything)))
+        if everything:
+            steps.append(("coverage of the pure modules", coverage_command()))
+    return run_all(steps)
+
+
+def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Split the command line into our options and, after ``--``, pytest's."""
+    parser = argparse.ArgumentParser(
+        prog="bin/test",
+        description="Run ruff, mypy --strict and pytest with coverage; or, with arguments, only the parts named.",
+        epilog="What follows -- goes to pytest, as in: bin/test stage1 -- -k parser -x",
+    )
+    parser.add_argument(
+        "what",
+        nargs="*",
+        metavar="PART",
+        help=f"lint, types, tests (all of them), {', '.join(PARTS)}, or a path of a test file or folder",
+    )
+    parser.add_argument("--workers", type=int, default=WORKERS, help="tests that run at a time (default %(default)s)")
+    split = arguments.index("--") if "--" in arguments else len(arguments)
+    options = parser.parse_args(arguments[:split])
+    for each in options.what:
+        if each not in {"lint", "types", "tests", *PARTS} and not Path(ROOT, each.split("::")[0]).exists():
+            parser.error(f"there is no part, file or folder named {each!r}")
+    return options, arguments[split + 1 :]
+
+
+def pytest_command(workers: int, paths: list[str], more: list[str], *, with_coverage: bool) -> list[str]:
+    """The arguments to run pytest with."""
+    spread = ["-n", str(workers), "--dist", "loadgroup"] if workers > 1 else []
+    measure = ["--cov", "--cov-branch", "--cov-report="] if with_coverage else []
+    return ["pytest", "-q", *spread, *measure, *paths, *more]
+
+
+def coverage_command() -> list[str]:
+    """The arguments that check what pyproject.toml says must be covered fully."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    modules = settings["tool"]["quintet"]["coverage"]["fully_covered"]
+    return ["coverage", "report", f"--include={','.join(modules)}", "--fail-under=100"]
+
+
+def run_all(steps: list[tuple[str, list[str]]]) -> int:
+    """Run each step's module; says at the end what became of each. Returns 0 when all passed, else 1."""
+    outcomes = []
+    for title, command in steps:
+        print(f"\n=== {title}", flush=True)
+        started_at = time.monotonic()
+        status = subprocess.run([sys.executable, "-m", *command], check=False).returncode
+        outcomes.append((title, status, time.monotonic() - started_at))
+    print("\n=== what became of it")
+    for title, status, seconds in outcomes:
+        print(f"{'passed' if status == 0 else 'FAILED'}  {title} ({seconds:.0f} s)")
+    return 1 if any(status != 0 for _, status, _ in outcomes) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
