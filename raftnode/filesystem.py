@@ -218,4 +218,4 @@ def _after(buffers: Sequence[Chunk], skip_bytes: int) -> list[Chunk]:
         if skip_bytes < len(buffer):
             return [memoryview(buffer)[skip_bytes:], *buffers[position + 1 :]]
         skip_bytes -= len(buffer)
-    return []
+    raise AssertionError("more was written than was given")

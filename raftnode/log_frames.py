@@ -10,12 +10,12 @@ A frame::
 
     u32 magic
     u32 check       CRC-32 of everything that follows, the padding included
+    u32 head_check  CRC-32 of the rest of the head alone
     u32 previous    the check of the frame before it (of a segment's first: the header's ``chain``)
     u32 body_bytes  with the padding to a multiple of 8
-    u64 sequence    number of this frame in the whole log, no gaps
     u16 flags       HARD_STATE, RESET
     u16 runs        how many
-    u32 head_check  CRC-32 of previous..runs alone
+    u64 sequence    number of this frame in the whole log, no gaps
     --- body
     [u64 current_term, u64 voted_for (0: nobody)]          if HARD_STATE
     [u64 index, u64 term]                                  if RESET: the log is now empty and begins after this
@@ -28,6 +28,8 @@ Both checks start from the segment's ``salt``, random bytes that are only in its
 could store a file whose content looks like a frame; after a crash in the middle of writing that, the
 search for valid frames behind the torn one (:mod:`raftnode.recovery`) would find it and report
 corruption. ``head_check`` makes that search fast: a wrong head costs no CRC over what it claims as body.
+It stands before what it is over, and must: a CRC over bytes and their own CRC behind them is the same number
+whatever the bytes are, so ``check`` would not depend on the head, nor on the salt.
 
 ``previous`` chains each frame to the one before, over the ends of segments, so neither a frame left by an
 earlier use of the same blocks nor one missing from the row can go unnoticed.
@@ -55,7 +57,7 @@ _CHECK = struct.Struct("<I")
 
 FRAME_MAGIC = 0x9E4D5246
 FRAME_MAGIC_BYTES = _CHECK.pack(FRAME_MAGIC)
-FRAME_HEAD = struct.Struct("<IIIIQHHI")
+FRAME_HEAD = struct.Struct("<IIIIIHHQ")
 FRAME_HEAD_BYTES = FRAME_HEAD.size
 CHECKED_FROM = 8
 """Where in a frame the part begins that its check is over."""
@@ -66,8 +68,8 @@ FLAG_HARD_STATE = 1
 FLAG_RESET = 2
 
 _MAGIC_AND_CHECK = struct.Struct("<II")
-_HEAD = struct.Struct("<IIQHH")
-_HEAD_END = CHECKED_FROM + _HEAD.size
+_HEAD = struct.Struct("<IIHHQ")
+_HEAD_CHECKED_FROM = CHECKED_FROM + _CHECK.size
 PAIR = struct.Struct("<QQ")
 RUN_HEAD = struct.Struct("<QQII")
 ONE_ENTRY_HEAD = struct.Struct("<QQIII")
@@ -80,7 +82,7 @@ _KEPT_APART_BYTES_MIN = 64 * 1024
 """In longer bodies, entries from this size on aren't copied."""
 
 assert _HEADER.size + _CHECK.size == HEADER_BYTES
-assert _HEAD_END + _CHECK.size == FRAME_HEAD_BYTES
+assert _HEAD_CHECKED_FROM + _HEAD.size == FRAME_HEAD_BYTES
 
 
 @attrs.frozen(slots=True)
@@ -149,9 +151,7 @@ def decode_header(data: bytes) -> SegmentHeader:
     if version != FORMAT_VERSION:
         raise OtherVersion(version)
     hard_state = HardState(current_term=term, voted_for=None if vote == VOTED_FOR_NOBODY else vote)
-    return SegmentHeader(
-        cluster_hash, server_id, number, salt, chain, sequence, first_index, hard_state, previous_end
-    )
+    return SegmentHeader(cluster_hash, server_id, number, salt, chain, sequence, first_index, hard_state, previous_end)
 
 
 @attrs.frozen(slots=True)
@@ -205,8 +205,8 @@ def encode_body(
 
 def seal(body: FrameBody, salt: int, previous: int, sequence: int) -> tuple[int, list[Chunk]]:
     """Binds a frame to its place; returns its check, and what to write."""
-    head = _HEAD.pack(previous, body.size_bytes, sequence, body.flags, body.run_count)
-    head += _CHECK.pack(crc32(head, salt))
+    head = _HEAD.pack(previous, body.size_bytes, body.flags, body.run_count, sequence)
+    head = _CHECK.pack(crc32(head, salt)) + head
     if body.size_bytes <= _JOINED_BYTES_MAX:
         joined = b"".join([head, *body.parts])
         check = crc32(joined, salt)
@@ -253,11 +253,11 @@ def is_whole(data: bytes, offset: int, salt: int) -> bool:
     """Whether a whole frame stands at that offset; nothing is said about whether it belongs there."""
     if len(data) - offset < FRAME_HEAD_BYTES:
         return False
-    magic, check, _, body_bytes, _, _, _, head_check = FRAME_HEAD.unpack_from(data, offset)
+    magic, check, head_check, _, body_bytes, _, _, _ = FRAME_HEAD.unpack_from(data, offset)
     end = offset + FRAME_HEAD_BYTES + body_bytes
     return bool(
         magic == FRAME_MAGIC
-        and head_check == crc32(data[offset + CHECKED_FROM : offset + _HEAD_END], salt)
+        and head_check == crc32(data[offset + _HEAD_CHECKED_FROM : offset + FRAME_HEAD_BYTES], salt)
         and end <= len(data)
         and check == crc32(memoryview(data)[offset + CHECKED_FROM : end], salt)
     )
@@ -268,7 +268,7 @@ def decode_body(data: bytes, offset: int) -> tuple[HardState | None, tuple[int, 
 
     Raises BadFrame if it contradicts itself: its check was right, so it was written so.
     """
-    _, _, _, body_bytes, _, flags, run_count, _ = FRAME_HEAD.unpack_from(data, offset)
+    _, _, _, _, body_bytes, flags, run_count, _ = FRAME_HEAD.unpack_from(data, offset)
     position = offset + FRAME_HEAD_BYTES
     end = position + body_bytes
     hard_state = None

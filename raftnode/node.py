@@ -31,27 +31,24 @@ import trio
 from raftnode import codec, entries
 from raftnode.barriers import BarrierPassed, Barriers
 from raftnode.cluster_clock import ClusterClock
-from raftnode.disk_health import DiskFull, SnapshotGone
-from raftnode.node_values import Flag, NodeOptions, Observer, PeerStatus
+from raftnode.node_values import Flag, NodeOptions, Observer, PeerStatus, monotonic_us
 from raftnode.proposals import Proposals
 from raftnode.proposer import Proposer
 from raftnode.replica import Machine, Replica, Results
+from raftnode.room_keeper import RoomKeeper
 from raftnode.saver import Saver
-from raftnode.snapshots import SnapshotReceiver
-from raftnode.snapshotting import Snapshotter, load_at_start
+from raftnode.snapshot_keeper import SnapshotKeeper
+from raftnode.snapshotting import load_at_start
 from raftnode.storage import Storage
 from raftnode.storage_values import Recovered
-from raftnode.storage_values import SnapshotMeta as StoredSnapshot
 from raftnode.submissions import Lane, Submission, Submissions
 from raftnode.transport import Transport
 from statemachine.events import (
+    Event,
     PeerConnected,
     Persisted,
     ReadBarrier,
     Receive,
-    SnapshotInstalled,
-    SnapshotRefused,
-    SnapshotTaken,
     Timeout,
     TransferLeadership,
 )
@@ -65,25 +62,13 @@ APPLY_SLICE_US = 4_000
 """How long entries are applied before messages are looked at again."""
 APPLY_COUNT = 64
 """How many entries are applied between two looks at the clock."""
-SNAPSHOTS_KEPT = 2
-KEPT_FRACTION = 4
-"""A quarter of the log that leads to a snapshot is kept behind it."""
 CLOCK_SAVE_SECONDS = 1.0
 """How often the reading of the cluster clock is kept on disk, for after a stop of the whole cluster."""
-ROOM_CHECK_SECONDS = 0.5
-"""How often a full disk is looked at again."""
-ROOM_TRANSFER_SECONDS = 5.0
-"""A leader without room for its log tries to hand over at most this often."""
 TELLS_THE_TIME = (AppendEntries, InstallSnapshot, RequestVoteResult)
 """Messages whose sender's clock counts: a leader's, or a voter's that a new leader may learn the time from."""
 
 
 _KNOWN_FLAGS = Flag.DISK_FULL | Flag.REFUSES_CHANGES
-
-
-def monotonic_us() -> int:
-    """Trio's clock in microseconds: the machine's monotonic clock, or a test's own."""
-    return int(trio.current_time() * 1_000_000)
 
 
 class Node:
@@ -118,10 +103,21 @@ class Node:
             self.raft, self.replica, self.clock, generator.getrandbits(62) | 1, self._send_proposals
         )
         self._barriers = Barriers()
-        self._saver = Saver(storage, monotonic_us, self._saved, self._disk_is_full)
-        self._snapshotter = Snapshotter(self.replica, storage, monotonic_us)
+        self._saver = Saver(storage, self._saved, self._disk_is_full)
+        self._flags_of: dict[int, Flag] = {}
+        """What the other servers said of themselves last."""
+        self._snapshots = SnapshotKeeper(
+            self.raft,
+            self.replica,
+            storage,
+            self._step,
+            self._say,
+            recovered,
+            self._snapshot_size(generator),
+            self._proposer.restored,
+        )
+        self._room = RoomKeeper(self.raft, storage, self._step, self._say, self._flags_of)
         self._transport: Transport | None = None
-
         self._inbox: list[tuple[int, list[bytes]]] = []
         self._connected_again: list[int] = []
         self._saved_readies: list[Ready] = []
@@ -129,19 +125,18 @@ class Node:
         self._followed: tuple[int | None, int] = (None, 0)
         """The leader and the term that were last seen."""
         self._another_leads = trio.Event()
-        self._flags_of: dict[int, Flag] = {}
-        self._installing = False
-        self._install_wanted = trio.Event()
-        self._snapshot_wanted = trio.Event()
-        self._room_wanted = trio.Event()
-        self._log_bytes = sum(len(entry) for run in recovered.runs for entry in run.entries)
-        """Bytes of entries since the last snapshot."""
-        # Servers whose logs grow together needn't make their snapshots at the same moment.
-        self._snapshot_at_bytes = int(options.snapshot_log_bytes * generator.uniform(0.8, 1.2))
-        self._snapshots_on_disk: dict[tuple[int, int], StoredSnapshot] = {}
-        """By last index and term: those that a follower may be receiving."""
-        if recovered.snapshot is not None:
-            self._note_snapshot(recovered.snapshot)
+
+    def _snapshot_size(self, generator: random.Random) -> int:
+        """How many bytes of log lead to a snapshot: servers whose logs grow together needn't make theirs together."""
+        return int(self.options.snapshot_log_bytes * generator.uniform(0.8, 1.2))
+
+    def _step(self, event: Event) -> None:
+        """Step an event of this server's own between turns; the next turn does what follows."""
+        self.raft.step(event, monotonic_us())
+        self._work.set()
+
+    def _say(self, event: str, **details: object) -> None:
+        self.observer.log(event, **details)
 
     # For the application
 
@@ -214,9 +209,8 @@ class Node:
         async with trio.open_nursery() as nursery:
             await nursery.start(transport.run)
             nursery.start_soon(self._saver.run)
-            nursery.start_soon(self._make_room)
-            nursery.start_soon(self._make_snapshots)
-            nursery.start_soon(self._install_snapshots)
+            nursery.start_soon(self._room.run)
+            nursery.start_soon(self._snapshots.run, self._saver.take_receiver)
             nursery.start_soon(self._keep_clock)
             nursery.start_soon(self._drive)
             task_status.started()
@@ -226,8 +220,7 @@ class Node:
         if not self.raft.is_leader:
             return
         self._another_leads = trio.Event()
-        self.raft.step(TransferLeadership(), monotonic_us())
-        self._work.set()
+        self._step(TransferLeadership())
         with trio.move_on_after(timeout_seconds):
             await self._another_leads.wait()
 
@@ -255,8 +248,7 @@ class Node:
                 break
             self._take_saved()
         self._apply_committed()
-        if self._storage.needs_next:
-            self._room_wanted.set()
+        self._room.check()
 
     def _take_inbox(self) -> None:
         raft = self.raft
@@ -311,7 +303,7 @@ class Node:
         for chunk in ready.chunks_to_send:
             self._send_chunk(chunk)
         for run in ready.runs:
-            self._log_bytes += sum(map(len, run.entries))
+            self._snapshots.log_grew(run)
         if ready.must_save or ready.messages_after_save or ready.chunks_received:
             self._saver.save(ready)
         for number in ready.barriers_failed:
@@ -337,7 +329,7 @@ class Node:
                 term, index = (run.term, run.last_index) if run is not None else (0, 0)
                 self.raft.step(Persisted(term, index, ready.hard_state), monotonic_us())
             if any(received.chunk.done for received in ready.chunks_received):
-                self._install_wanted.set()
+                self._snapshots.received()
 
     def _send(self, messages: list[Outgoing]) -> None:
         transport = self._transport
@@ -355,18 +347,12 @@ class Node:
         self._transport.send(leader_id, codec.encode(proposals, self.clock.now_us(), self._flags()))
 
     def _send_chunk(self, wanted: ChunkToSend) -> None:
-        header = wanted.header
-        meta = self._snapshots_on_disk.get((header.last_included_index, header.last_included_term))
-        try:
-            if meta is None:
-                raise SnapshotGone("another snapshot has taken its place")
-            data = self._storage.snapshots.read_raw(meta, header.offset, wanted.length)
-        except SnapshotGone:
-            # A newer one has replaced it: begin again with that.
-            self._connected_again.append(wanted.to)
-            self._work.set()
-            return
-        self._send([Outgoing(wanted.to, attrs.evolve(header, data=data), urgent=False)])
+        data = self._snapshots.read_chunk(wanted)
+        if data is None:
+            # Another snapshot has taken its place: begin again with that.
+            self.peer_connected(wanted.to)
+        else:
+            self._send([Outgoing(wanted.to, attrs.evolve(wanted.header, data=data), urgent=False)])
 
     def _flags(self) -> int:
         flags = Flag.DISK_FULL if self._storage.disk_full else Flag(0)
@@ -376,20 +362,16 @@ class Node:
 
     def _must_refuse_changes(self) -> bool:
         """As leader: there is no room here, or too little elsewhere for a majority to take more."""
-        if self._storage.disk_full:
-            return True
-        full = {server for server, flags in self._flags_of.items() if Flag.DISK_FULL in flags}
-        return bool(full) and not self.options.configuration.is_quorum(self.options.configuration.voters - full)
+        return self._room.is_short()
 
     def _disk_is_full(self, why: str) -> None:
-        self.observer.log("the disk is full: changes wait until there is room", why=why)
-        self._room_wanted.set()
+        self._say("the disk is full: changes wait until there is room", why=why)
 
     # Applying
 
     def _apply_committed(self) -> None:
         """Apply what is committed, for a few milliseconds at most, and answer whoever waits for it."""
-        if self._installing:
+        if self._snapshots.installing:
             return
         raft, replica, proposer = self.raft, self.replica, self._proposer
         now_us = monotonic_us()
@@ -408,118 +390,7 @@ class Node:
         self.clock.observe(replica.clock_us)
         self._barriers.release(replica.applied_index)
         self.observer.applied()
-        if self._log_bytes >= self._snapshot_at_bytes:
-            self._snapshot_wanted.set()
-
-    # What goes on beside
-
-    async def _make_snapshots(self) -> None:
-        while True:
-            await self._snapshot_wanted.wait()
-            self._snapshot_wanted = trio.Event()
-            if self._installing or self._log_bytes < self._snapshot_at_bytes:
-                continue
-            try:
-                await self._make_snapshot()
-            except DiskFull as error:
-                self.observer.log("no room for a snapshot", why=str(error))
-                await trio.sleep(ROOM_TRANSFER_SECONDS)
-
-    async def _make_snapshot(self) -> None:
-        log_bytes = self._log_bytes
-        term = self.raft.log.term_at(self.replica.applied_index)
-        assert term is not None, "the last entry applied is in the log, or just before it"
-        meta = await self._snapshotter.take(term)
-        if self._installing:
-            return
-        self._note_snapshot(meta)
-        previous = self.raft.snapshot
-        kept = self._first_index_kept(meta.index)
-        self.raft.step(SnapshotTaken(meta.index, meta.term, meta.size_bytes, kept), monotonic_us())
-        self._log_bytes -= log_bytes
-        # On disk the log reaches back to the snapshot before, in case this one turns out to be damaged.
-        self._storage.compact(min(previous.last_included_index + 1 if previous is not None else 1, kept))
-        self.observer.log("snapshot made", index=meta.index, bytes=meta.size_bytes)
-        self._work.set()
-
-    def _note_snapshot(self, meta: StoredSnapshot) -> None:
-        """Remember where the newest snapshots are; as many as storage keeps."""
-        self._snapshots_on_disk[meta.index, meta.term] = meta
-        while len(self._snapshots_on_disk) > SNAPSHOTS_KEPT:
-            del self._snapshots_on_disk[next(iter(self._snapshots_on_disk))]
-
-    def _first_index_kept(self, snapshot_index: int) -> int:
-        """Keep some entries before a snapshot in memory, so that a follower a little behind needs no snapshot."""
-        log = self.raft.log
-        first_index = snapshot_index + 1
-        size = 0
-        for entry in reversed(log.entries(log.first_index, snapshot_index)):
-            size += len(entry)
-            if size > self.options.snapshot_log_bytes // KEPT_FRACTION:
-                break
-            first_index -= 1
-        return first_index
-
-    async def _install_snapshots(self) -> None:
-        while True:
-            await self._install_wanted.wait()
-            self._install_wanted = trio.Event()
-            receiver, index = self._saver.take_receiver()
-            if index <= self.replica.applied_index:
-                receiver.abort()
-                self.raft.step(SnapshotRefused(index), monotonic_us())
-            else:
-                await self._install_snapshot(receiver, index)
-            self._work.set()
-
-    async def _install_snapshot(self, receiver: SnapshotReceiver, index: int) -> None:
-        self._installing = True
-        meta = await self._snapshotter.install(receiver)
-        self._installing = False
-        if meta is None:
-            self.observer.log("a received snapshot could not be used", index=index)
-            self.raft.step(SnapshotRefused(index), monotonic_us())
-            return
-        self._note_snapshot(meta)
-        self.raft.step(SnapshotInstalled(meta.index, meta.term, meta.size_bytes), monotonic_us())
-        self._log_bytes = 0
-        self._proposer.restored()
-        self.observer.log("snapshot installed", index=meta.index, bytes=meta.size_bytes)
-
-    async def _make_room(self) -> None:
-        """Prepare the next piece of the log ahead of need; while there is no room for it, look again and again."""
-        transfer_at = 0.0
-        while True:
-            await self._room_wanted.wait()
-            self._room_wanted = trio.Event()
-            was_full = self._storage.disk_full
-            if self._storage.needs_next:
-                await trio.to_thread.run_sync(self._storage.prepare_next)
-            if self._storage.disk_full:
-                if not was_full:
-                    self.observer.log("the disk is full: no new changes are taken until there is room")
-                if trio.current_time() >= transfer_at and self._hand_over_for_room():
-                    transfer_at = trio.current_time() + ROOM_TRANSFER_SECONDS
-                await trio.sleep(ROOM_CHECK_SECONDS)
-                self._room_wanted.set()
-            elif was_full:
-                self.observer.log("the disk has room again")
-
-    def _hand_over_for_room(self) -> bool:
-        """As a leader without room: have a server with room lead, if there is one."""
-        raft = self.raft
-        if not raft.is_leader:
-            return False
-        with_room = [
-            (progress.match_index, server)
-            for server, progress in raft.progress.items()
-            if server in self._flags_of and Flag.DISK_FULL not in self._flags_of[server]
-        ]
-        if not with_room:
-            return False
-        raft.step(TransferLeadership(max(with_room)[1]), monotonic_us())
-        self._work.set()
-        return True
+        self._snapshots.check()
 
     async def _keep_clock(self) -> None:
         while True:

@@ -6,9 +6,21 @@ import enum
 from collections.abc import Callable
 
 import attrs
+import trio
 
 from statemachine.configuration import Configuration
+from statemachine.events import Event
 from statemachine.roles import Options
+
+Step = Callable[[Event], None]
+"""Steps an event, now, from outside a turn."""
+Say = Callable[..., None]
+"""``say(event, **details)``: something that an operator may want to know."""
+
+
+def monotonic_us() -> int:
+    """Trio's clock in microseconds: the machine's monotonic clock, or a test's own."""
+    return int(trio.current_time() * 1_000_000)
 
 
 class Flag(enum.IntFlag):
@@ -54,5 +66,4 @@ class Observer:
     applied: Callable[[], None] = _nothing
     """Entries were applied, or reads let pass: replies can be sent."""
     leader_changed: Callable[[], None] = _nothing
-    log: Callable[..., None] = _say_nothing
-    """``log(event, **details)``: something that an operator may want to know."""
+    log: Say = _say_nothing

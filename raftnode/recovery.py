@@ -202,7 +202,7 @@ def _read_frames(log: FoundLog, path: Path, data: bytes, header: SegmentHeader, 
     entries = log.entries
     add_entry = entries.append
     while offset + FRAME_HEAD_BYTES <= limit:
-        magic, check, previous, body_bytes, number, flags, run_count, _ = FRAME_HEAD.unpack_from(data, offset)
+        magic, check, _, previous, body_bytes, flags, run_count, number = FRAME_HEAD.unpack_from(data, offset)
         body = offset + FRAME_HEAD_BYTES
         end = body + body_bytes
         if (

@@ -19,14 +19,15 @@ import attrs
 import trio
 
 from raftnode.disk_health import DiskFull
+from raftnode.node_values import monotonic_us
 from raftnode.snapshots import SnapshotReceiver
 from raftnode.storage import Storage
 from statemachine.events import EntriesRun, HardState
 from statemachine.ready import ChunkReceived, Ready
 
 IN_PLACE_BYTES_MAX = 256 << 10
-SLOW_SAVE_US = 3_000
-QUICK_SAVE_US = 1_500
+SLOW_SAVE_US = 10_000
+QUICK_SAVE_US = 5_000
 """The disk is slow when saves take longer than the one on average, and quick again when less than the other."""
 FULL_DISK_RETRY_SECONDS = 0.25
 
@@ -50,13 +51,11 @@ class Saver:
     def __init__(
         self,
         storage: Storage,
-        monotonic_us: Callable[[], int],
         saved: Callable[[Ready], None],
         disk_is_full: Callable[[str], None],
     ) -> None:
         """``saved`` is told each ready value once it is on disk; ``disk_is_full`` once per save that found no room."""
         self._storage = storage
-        self._monotonic_us = monotonic_us
         self._saved = saved
         self._disk_is_full = disk_is_full
         self._speed = DiskSpeed()
@@ -123,24 +122,24 @@ class Saver:
         return sum(len(entry) for run in ready.runs for entry in run.entries) <= IN_PLACE_BYTES_MAX
 
     def _save_in_place(self, ready: Ready) -> None:
-        begun_us = self._monotonic_us()
+        begun_us = monotonic_us()
         try:
             self._storage.save(ready.hard_state, ready.runs)
         except DiskFull as error:
             self._disk_is_full(str(error))
             self._enqueue(ready)
             return
-        self._speed.took(self._monotonic_us() - begun_us)
+        self._speed.took(monotonic_us() - begun_us)
         self._saved(ready)
 
     async def _save_in_thread(self, group: list[Ready]) -> None:
         for step in self._steps(group):
             reported = False
             while True:
-                begun_us = self._monotonic_us()
+                begun_us = monotonic_us()
                 try:
                     await trio.to_thread.run_sync(step)
-                    self._speed.took(self._monotonic_us() - begun_us)
+                    self._speed.took(monotonic_us() - begun_us)
                     break
                 except DiskFull as error:
                     if not reported:
@@ -159,9 +158,7 @@ class Saver:
                     steps.append(partial(self._storage.save, hard_state, runs))
                     hard_state, runs = None, []
                 reset = ready.log_reset
-                steps.append(
-                    partial(self._storage.reset_to, reset.last_included_index, reset.last_included_term)
-                )
+                steps.append(partial(self._storage.reset_to, reset.last_included_index, reset.last_included_term))
             hard_state = ready.hard_state or hard_state
             runs.extend(ready.runs)
             steps.extend(partial(self._write_chunk, received) for received in ready.chunks_received)

@@ -141,11 +141,6 @@ class SegmentedLog:
         return cls(filesystem, directory, identity, health, found, position)
 
     @property
-    def next_index(self) -> int:
-        """One more than the index of the last entry."""
-        return self._next_index
-
-    @property
     def size_bytes(self) -> int:
         """What all segments hold, without what is laid out ahead."""
         with self._row_lock:

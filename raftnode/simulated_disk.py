@@ -345,6 +345,9 @@ class SimulatedDisk:
         with self._call(Call.RENAME, source.name):
             file = self._file(source)
             self._directory(source.parent).change((source.name, None), (target.name, file))
+            for handle, (_, opened) in self._handles.items():
+                if opened is file:
+                    self._handles[handle] = (target, file)
 
     def unlink(self, path: Path) -> None:
         """See FileSystem."""

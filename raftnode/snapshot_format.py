@@ -2,7 +2,7 @@
 
 A file is a header, the chunks in the order in which they were given, and a footer::
 
-    header   8s magic, u32 version, u32 0, 16s cluster hash, u64 index, u64 term, u32 check of these, u32 0
+    header   8s magic, u32 version, u32 0, 16s cluster hash, u64 index, u64 term, u32 0, u32 check of these
     chunk    u32 size_bytes, u32 check, the chunk
     footer   u32 0xFFFFFFFF, u32 check of all that follows, u64 index, u64 term, u64 chunks, u64 data bytes,
              u64 length of the whole file, u32 check of the data, 8s magic, u32 0
@@ -23,8 +23,8 @@ import attrs
 
 FORMAT_VERSION = 1
 MAGIC = b"QuintSnp"
-_HEADER = struct.Struct("<8sI4x16sQQ")
-_HEADER_CHECK = struct.Struct("<I4x")
+_HEADER = struct.Struct("<8sI4x16sQQ4x")
+_HEADER_CHECK = struct.Struct("<I")
 HEADER_BYTES = _HEADER.size + _HEADER_CHECK.size
 CHUNK_HEAD = struct.Struct("<II")
 CHUNK_BYTES_MAX = 2**31

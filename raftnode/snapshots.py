@@ -193,7 +193,7 @@ def _by_index(meta: SnapshotMeta) -> tuple[int, int]:
 
 
 class _TemporaryFile:
-    """A snapshot to be. Errors remove it, as far as that can be had: after a failed flush nobody knows what it holds."""
+    """A snapshot to be. Errors remove it, if they can: after a failed flush nobody knows what it holds."""
 
     def __init__(self, filesystem: FileSystem, path: Path, health: DiskHealth) -> None:
         self._filesystem = filesystem

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 import trio
 
 from raftnode.disk_health import DiskFull, SnapshotCorrupt
+from raftnode.node_values import monotonic_us
 from raftnode.replica import Replica
 from raftnode.snapshots import SnapshotReceiver
 from raftnode.storage import Storage
@@ -24,13 +25,12 @@ WRITE_BYTES = 1 << 20
 
 
 class Snapshotter:
-    """Makes and loads the snapshots of one replica."""
+    """Makes and loads the snapshots of one replica; when that is done, :mod:`raftnode.snapshot_keeper` knows."""
 
-    def __init__(self, replica: Replica, storage: Storage, monotonic_us: Callable[[], int]) -> None:
+    def __init__(self, replica: Replica, storage: Storage) -> None:
         """``storage`` keeps the files."""
         self._replica = replica
         self._storage = storage
-        self._monotonic_us = monotonic_us
 
     async def take(self, applied_term: int) -> SnapshotMeta:
         """Write a snapshot of the state as it is now; it is durable on return.
@@ -59,17 +59,17 @@ class Snapshotter:
         """The next chunks, about a mebibyte of them, drawn in slices; none at the end."""
         group: list[bytes] = []
         size = 0
-        until_us = self._monotonic_us() + SLICE_US
+        until_us = monotonic_us() + SLICE_US
         while size < WRITE_BYTES:
             chunk = next(chunks, None)
             if chunk is None:
                 break
             group.append(chunk)
             size += len(chunk)
-            if self._monotonic_us() >= until_us:
+            if monotonic_us() >= until_us:
                 # Half of the time at most: the other half belongs to the clients.
                 await trio.sleep(SLICE_US / 1e6)
-                until_us = self._monotonic_us() + SLICE_US
+                until_us = monotonic_us() + SLICE_US
         return group
 
     async def install(self, receiver: SnapshotReceiver) -> SnapshotMeta | None:
@@ -89,12 +89,12 @@ class Snapshotter:
 
     async def _load(self, meta: SnapshotMeta) -> None:
         restore = self._replica.begin_restore()
-        until_us = self._monotonic_us() + SLICE_US
+        until_us = monotonic_us() + SLICE_US
         for chunk in self._storage.snapshots.read(meta):
             restore.feed(chunk)
-            if self._monotonic_us() >= until_us:
+            if monotonic_us() >= until_us:
                 await trio.lowlevel.checkpoint()
-                until_us = self._monotonic_us() + SLICE_US
+                until_us = monotonic_us() + SLICE_US
         restore.finish()
 
 

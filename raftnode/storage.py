@@ -260,9 +260,7 @@ def _recover(
     if not stale:
         runs = found.runs_from(first_index)
     damaged = tuple(
-        str(damage)
-        for index, _, damage in found_snapshots.damaged
-        if snapshot is None or index > snapshot.index
+        str(damage) for index, _, damage in found_snapshots.damaged if snapshot is None or index > snapshot.index
     )
     return log, snapshots, Recovered(found.hard_state, snapshot, first_index, runs, found.torn, clock_us, damaged)
 

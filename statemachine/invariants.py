@@ -44,7 +44,6 @@ class _Seen:
     role: Role
     commit_index: int
     last_index: int
-    base_index: int
     runs: list[tuple[int, int]]
 
 
@@ -55,8 +54,8 @@ class InvariantChecker:
         """Begin with a cluster that has done nothing yet."""
         self._seen: dict[ServerId, _Seen] = {}
         self._leaders: dict[int, ServerId] = {}
-        self._entries: dict[tuple[int, int], tuple[bytes, int | None]] = {}
-        """By index and term: the entry, and the term of the one before it where that was known."""
+        self._entries: dict[tuple[int, int], tuple[bytes, int]] = {}
+        """By index and term: the entry, and the term of the one before it."""
         self._committed: dict[int, int] = {}
         """By index: the term of the entry committed there."""
         self._commits_terms: list[int] = []
@@ -67,9 +66,7 @@ class InvariantChecker:
     def started(self, raft: Raft) -> None:
         """A server was made, for the first time or again from its disk."""
         _check_fields(raft)
-        self._seen[raft.server_id] = seen = _Seen(
-            raft, raft.current_term, raft.voted_for, raft.role, 0, 0, raft.log.base_index, []
-        )
+        self._seen[raft.server_id] = seen = _Seen(raft, raft.current_term, raft.voted_for, raft.role, 0, 0, [])
         self._check_log(raft, seen)
         self._check_commits(raft, seen)
         _remember(raft, seen)
@@ -90,9 +87,9 @@ class InvariantChecker:
         term = message.term
         if isinstance(message, AppendEntries | InstallSnapshot):
             self._check_election_safety(term, sender)
-        if isinstance(message, RequestVoteResult) and message.vote_granted and not message.pre_vote:
-            if self._votes.setdefault((sender, term), to) != to:
-                raise InvariantViolation(f"server {sender} voted twice in term {term}")
+        granted = isinstance(message, RequestVoteResult) and message.vote_granted and not message.pre_vote
+        if granted and self._votes.setdefault((sender, term), to) != to:
+            raise InvariantViolation(f"server {sender} voted twice in term {term}")
 
     def _check_election_safety(self, term: int, leader: ServerId) -> None:
         if self._leaders.setdefault(term, leader) != leader:
@@ -102,12 +99,14 @@ class InvariantChecker:
         self._check_election_safety(raft.current_term, raft.server_id)
         before = bisect_left(self._commits_terms, raft.current_term)
         if before > 0:
-            self._check_completeness(raft, self._commits_indexes[before - 1])
+            self._check_completeness(raft, max(self._commits_indexes[:before]))
 
     def _check_completeness(self, raft: Raft, index: int) -> None:
         """Leader Completeness: a leader of a later term than that of the commit has what was committed."""
         if index > raft.log.base_index and raft.log.term_at(index) != self._committed[index]:
-            raise InvariantViolation(f"leader {raft.server_id} of term {raft.current_term} lacks committed entry {index}")
+            raise InvariantViolation(
+                f"leader {raft.server_id} of term {raft.current_term} lacks committed entry {index}"
+            )
 
     def _check_log(self, raft: Raft, seen: _Seen) -> None:
         """Leader Append-Only and Log Matching, for the entries that changed."""
@@ -119,6 +118,7 @@ class InvariantChecker:
             raise InvariantViolation(f"leader {raft.server_id} has overwritten entries behind {unchanged_until}")
         first_changed = max(unchanged_until, log.base_index) + 1
         previous_term = log.term_at(first_changed - 1)
+        assert previous_term is not None, "just before the log, or within it"
         for index, entry in enumerate(log.entries(first_changed, log.last_index), first_changed):
             term = log.term_at(index)
             assert term is not None, "within the log"
@@ -152,15 +152,68 @@ class InvariantChecker:
 
 
 def _common_last_index(seen: _Seen, runs: list[tuple[int, int]], last_index: int) -> int:
-    """Up to which index the log's terms, where both have it, are what they were."""
+    """Up to which index the log's terms, where both have it, are what they were.
+
+    Terms change only where a run begins, so only those places are looked at.
+    """
     common = min(seen.last_index, last_index)
     if runs == seen.runs:
         return common
-    # Compaction moves the first run's beginning, so runs are compared from the end of the older ones.
-    now = dict(_ends(runs, last_index))
-    for end, term in _ends(seen.runs, seen.last_index):
-        if end > common:
-            return common if _term_of(runs, common) == _term_of(seen.runs, common) else _last_agreeing(seen.runs, runs)
-        if now.get(end) != term and _term_of(runs, end) != term:
-            return _last_agreeing(seen.runs, runs)
+    first = max(seen.runs[0][0] if seen.runs else common + 1, runs[0][0] if runs else common + 1)
+    places = sorted({first, *(index for index, _ in [*seen.runs, *runs] if index > first)})
+    for index in places:
+        if index > common:
+            break
+        if _term_of(seen.runs, index) != _term_of(runs, index):
+            return index - 1
     return common
+
+
+def _term_of(runs: list[tuple[int, int]], index: int) -> int:
+    return runs[bisect_left(runs, (index + 1, 0)) - 1][1]
+
+
+def _remember(raft: Raft, seen: _Seen) -> None:
+    seen.raft = raft
+    seen.current_term = raft.current_term
+    seen.voted_for = raft.voted_for
+    seen.role = raft.role
+    seen.commit_index = raft.commit_index
+    seen.last_index = raft.log.last_index
+    seen.runs = raft.log.runs()
+
+
+def _check_monotonic(raft: Raft, seen: _Seen) -> None:
+    _demand(raft, raft.current_term >= seen.current_term, "the term has decreased")
+    _demand(raft, raft.commit_index >= seen.commit_index, "the commit index has decreased")
+    if raft.current_term == seen.current_term and seen.voted_for is not None:
+        _demand(raft, raft.voted_for == seen.voted_for, "the vote has changed within a term")
+
+
+def _check_fields(raft: Raft) -> None:
+    log = raft.log
+    terms = [log.base_term, *(term for _, term in log.runs()), raft.current_term]
+    leads = raft.role is Role.LEADER
+    _demand(raft, terms == sorted(terms), "terms decrease along the log")
+    _demand(raft, log.base_index <= raft.commit_index <= log.last_index, "the commit index is outside of the log")
+    _demand(raft, log.base_index <= raft.persisted_index <= log.last_index, "saved entries that aren't there")
+    _demand(raft, raft.verified_index <= log.last_index, "verified entries that aren't there")
+    _demand(raft, raft.known_commit_index >= raft.commit_index, "committed more than any leader said")
+    _demand(raft, leads == (raft.leader_id == raft.server_id), "a leader knows that it leads, and nobody else does")
+    if raft.role in (Role.CANDIDATE, Role.LEADER):
+        _demand(raft, raft.voted_for == raft.server_id, "a candidate votes for itself")
+    if raft.role in (Role.PRE_CANDIDATE, Role.CANDIDATE):
+        _demand(raft, raft.leader_id is None, "a candidate has no leader")
+    others = raft.configuration.members - {raft.server_id} if leads else frozenset()
+    _demand(raft, raft.progress.keys() == others, "a leader, and nobody else, has progress of all others")
+    _demand(raft, leads or raft.transfer_target is None, "handing over what one doesn't have")
+    for progress in raft.progress.values():
+        _demand(raft, progress.match_index < progress.next_index <= log.last_index + 1, "next and match index")
+        _demand(raft, progress.inflight_bytes == sum(size for _, size in progress.inflight), "bytes in flight")
+        snapshot = progress.state is ProgressState.SNAPSHOT
+        _demand(raft, snapshot == (progress.snapshot is not None), "a snapshot is sent in the state for it alone")
+
+
+def _demand(raft: Raft, holds: bool, what: str) -> None:
+    if not holds:
+        raise InvariantViolation(f"server {raft.server_id}, {raft.role.value} of term {raft.current_term}: {what}")

@@ -27,7 +27,9 @@ READ_PERCENT_MIXED = 80
 CONNECT_SECONDS = 5.0
 _RECEIVE_BYTES = 256 * 1024
 _SELECT_SECONDS = 0.1
-_PREPARED_REQUESTS = 8192
+_PREPARED_BYTES = 64 * 1024 * 1024
+_PREPARED_REQUESTS_MIN = 4
+_PREPARED_REQUESTS_MAX = 65_536
 
 
 class Kind(enum.Enum):
@@ -77,7 +79,8 @@ Progress = Callable[[float, int], None]
 
 def fill(load: Load) -> Outcome:
     """Write every file of the load once, so that reads find them."""
-    requests = (_write_request(load, number) for number in range(load.files))
+    content = _content(load)
+    requests = (("write", _write_request(number, content)) for number in range(load.files))
     filling = attrs.evolve(load, clients=min(load.clients, 16), in_flight=16, seconds=float("inf"))
     return _Generator(filling, requests, lambda _seconds, _operations: None).run()
 
@@ -94,22 +97,27 @@ def run(load: Load, progress: Progress) -> Outcome:
 def _prepared(load: Load) -> Iterator[tuple[str, bytes]]:
     """Requests to go round and round with, in a random order that is the same in each run."""
     random_source = random.Random(load.seed)
-    for _ in range(_PREPARED_REQUESTS):
+    content = _content(load)
+    count = min(max(_PREPARED_BYTES // (len(content) + 64), _PREPARED_REQUESTS_MIN), _PREPARED_REQUESTS_MAX)
+    for _ in range(count):
         number = random_source.randrange(load.files)
-        reads = load.kind is Kind.READ or (
-            load.kind is Kind.MIXED and random_source.randrange(100) < READ_PERCENT_MIXED
-        )
-        yield ("read", b"read %s\r\n" % _file_name(number)) if reads else _write_request(load, number)
+        if load.kind is Kind.READ or (load.kind is Kind.MIXED and random_source.randrange(100) < READ_PERCENT_MIXED):
+            yield "read", b"read %s\r\n" % _file_name(number)
+        else:
+            yield "write", _write_request(number, content)
 
 
 def _file_name(number: int) -> bytes:
     return b"bench/%d" % number
 
 
-def _write_request(load: Load, number: int) -> tuple[str, bytes]:
-    content = bytes((number + position) % 251 for position in range(min(load.size_bytes, 256)))
-    content = (content * (load.size_bytes // max(len(content), 1) + 1))[: load.size_bytes]
-    return "write", b"write %s %d\r\n%s\r\n" % (_file_name(number), len(content), content)
+def _content(load: Load) -> bytes:
+    """What every file is given; every byte occurs in it, line ends included."""
+    return (bytes(range(256)) * (load.size_bytes // 256 + 1))[: load.size_bytes]
+
+
+def _write_request(number: int, content: bytes) -> bytes:
+    return b"write %s %d\r\n%s\r\n" % (_file_name(number), len(content), content)
 
 
 class _Connection:

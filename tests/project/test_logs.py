@@ -17,7 +17,7 @@ def test_a_line_has_time_level_context_and_fields(tmp_path: Path) -> None:
     time, rest = path.read_text().split(" ", 1)
     assert time.startswith("timestamp=2")
     assert time.endswith("Z")
-    assert rest == 'level=warning server=3 event="lost a peer" peer=2 why="two\\nlines" known=true\n'
+    assert rest == 'level=warning server=3 event="lost a peer" peer=2 why=two\\nlines known=true\n'
 
 
 def test_a_log_is_continued(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_lines_that_cannot_be_written_are_counted(tmp_path: Path, monkeypatch: p
         def full_disk(_descriptor: int, _data: bytes) -> int:
             raise OSError(28, "No space left on device")
 
-        patch.setattr(logs.os, "write", full_disk)
+        patch.setattr(os, "write", full_disk)
         writer.info("first")
         writer.info("second")
     writer.info("third")

@@ -1,5 +1,6 @@
 """The process id file: one holder at a time, and a file that was left behind is in nobody's way."""
 
+import fcntl
 import os
 from pathlib import Path
 
@@ -33,7 +34,7 @@ def test_a_file_left_by_a_killed_process_is_taken_over(tmp_path: Path) -> None:
 def test_a_name_taken_away_between_open_and_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The last holder removes the name just as we have opened it: we have to hold the file that has the name."""
     path = tmp_path / "pid"
-    really_flock = pidfile.fcntl.flock
+    really_flock = fcntl.flock
     removals = iter([path])
 
     def flock(descriptor: int, operation: int) -> None:
@@ -41,7 +42,7 @@ def test_a_name_taken_away_between_open_and_lock(tmp_path: Path, monkeypatch: py
             each.unlink()
         really_flock(descriptor, operation)
 
-    monkeypatch.setattr(pidfile.fcntl, "flock", flock)
+    monkeypatch.setattr(fcntl, "flock", flock)
     with pidfile.held(path):
         assert path.read_text() == f"{os.getpid()}\n"
 

@@ -301,7 +301,9 @@ def test_what_has_been_parsed_is_let_go() -> None:
 
 _FRAGMENTS = st.one_of(
     st.sampled_from([data for data, _ in GOOD] + [data for data, _ in RECOVERABLE] + [data for data, _ in FINAL]),
-    st.sampled_from([b"read", b"write", b"cas", b" ", b"x", b"7", b"3", b"\r", b"\n", b"\r\n", b"abc", b"\xc3\xa9", b"\x00"]),
+    st.sampled_from(
+        [b"read", b"write", b"cas", b" ", b"x", b"7", b"3", b"\r", b"\n", b"\r\n", b"abc", b"\xc3\xa9", b"\x00"]
+    ),
     st.binary(max_size=20),
 )
 _INPUT = st.lists(_FRAGMENTS, max_size=12).map(b"".join)

@@ -110,7 +110,7 @@ def test_what_was_kept_is_given_up_as_it_is_passed(store: Store) -> None:
     view.next_slice(3)
     assert list(view._overlay) == [b"h"]
     assert list(view._overlaid_names) == [b"h"]
-    run(store, write(b"a"))
+    run(store, write(b"a"), write(b"c"))
     assert list(view._overlay) == [b"h"]
 
 

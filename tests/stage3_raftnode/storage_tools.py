@@ -85,7 +85,7 @@ def log_names(disk: SimulatedDisk, directory: Path = DIRECTORY) -> list[str]:
 class Model:
     """What storage should hold, kept in the plainest way."""
 
-    hard_state: HardState = HardState(0, None)
+    hard_state: HardState = attrs.field(factory=lambda: HardState(0, None))
     snapshot: tuple[int, int] | None = None
     entries: dict[int, tuple[int, bytes]] = attrs.Factory(dict)
 

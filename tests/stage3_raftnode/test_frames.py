@@ -84,9 +84,7 @@ def test_a_large_message_is_cut_and_joined(chunk_bytes: int) -> None:
     data = drain(box)
     assert parse_head(data, 0) == (FRAME_BYTES_MAX, Channel.BULK, 1)
     decoder = FrameDecoder()
-    decoded = [
-        found for at in range(0, len(data), chunk_bytes) for found in decoder.feed(data[at : at + chunk_bytes])
-    ]
+    decoded = [found for at in range(0, len(data), chunk_bytes) for found in decoder.feed(data[at : at + chunk_bytes])]
     assert decoded == [message]
 
 
@@ -106,7 +104,10 @@ def test_an_urgent_message_passes_between_the_pieces_of_another() -> None:
         (b"\0\0\0\1\0\2x", "no such channel or flag"),
         (frame_head(FRAME_BYTES_MAX + 1, Channel.BULK, more=False), "a frame of 262145 bytes"),
         (frame_head(0, Channel.BULK, more=True), "empty piece"),
-        (frame_head(600, Channel.BULK, more=True) + bytes(600) + frame_head(500, Channel.BULK, more=True), "1100 bytes"),
+        (
+            frame_head(600, Channel.BULK, more=True) + bytes(600) + frame_head(500, Channel.BULK, more=True),
+            "1100 bytes",
+        ),
         (frame_head(1001, Channel.URGENT, more=False), "1001 bytes"),
     ],
 )

@@ -93,7 +93,9 @@ def test_an_answer_needs_a_sound_reason(reason: Any) -> None:
         decode_answer(cbor2.dumps(["raftnode", 1, "demo", 1, reason]))
 
 
-@pytest.mark.parametrize("data", [b"", b"\x9f\xff", b"\xd8\x1c\x80", b"\xc1\x01", b"\xd9\x03\xe8\x01", b"\x5b" + b"\xff" * 8])
+@pytest.mark.parametrize(
+    "data", [b"", b"\x9f\xff", b"\xd8\x1c\x80", b"\xc1\x01", b"\xd9\x03\xe8\x01", b"\x5b" + b"\xff" * 8]
+)
 def test_cbor_that_no_hello_needs_is_refused(data: bytes) -> None:
     with pytest.raises(BadHello):
         decode_hello(data)

@@ -82,6 +82,15 @@ def test_each_flipped_byte_of_a_frame_shows() -> None:
         assert not is_whole(bytes(data[:size]), 0, SALT)
 
 
+def test_the_check_depends_on_all_that_a_frame_is_bound_to() -> None:
+    """A CRC over bytes and their own CRC is a constant, so where the head's check stands matters."""
+    body = encode_body(HardState(1, 2), [run(1, 1, b"entry")])
+    other = encode_body(HardState(1, 2), [run(1, 1, b"Entry")])
+    places = [(SALT, PREVIOUS, SEQUENCE), (SALT + 1, PREVIOUS, SEQUENCE), (SALT, 0, SEQUENCE), (SALT, PREVIOUS, 1)]
+    checks = {seal(body, *place)[0] for place in places} | {seal(other, SALT, PREVIOUS, SEQUENCE)[0]}
+    assert len(checks) == 5
+
+
 def test_a_frame_is_found_behind_rubbish_on_an_8_byte_bound_only() -> None:
     data = frame(HardState(1, None))
     assert find_frame(b"\xff" * 8 + data, 0, SALT) == 8

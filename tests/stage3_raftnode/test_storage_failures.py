@@ -32,6 +32,10 @@ def fill_segment(storage: Storage, first_index: int = 1) -> int:
     return index
 
 
+def flags(storage: Storage) -> tuple[bool, bool]:
+    return storage.disk_full, storage.needs_next
+
+
 def no_room(disk: SimulatedDisk, left_bytes: int = 0) -> None:
     disk.space_bytes = disk.used_bytes() + left_bytes
 
@@ -44,17 +48,14 @@ class TestDiskFull:
             index = fill_segment(storage)
             no_room(disk, 1000)
             storage.prepare_next()
-            assert storage.disk_full
-            assert storage.needs_next
+            assert flags(storage) == (True, True)
             assert "log-next.tmp" not in disk.list_directory(DIRECTORY)
             storage.save(HardState(5, 2), [run(index, 1, b"in flight")])  # there is a reserve
-            assert storage.disk_full
             storage.prepare_next()
-            assert storage.disk_full
+            assert flags(storage) == (True, True)
             disk.space_bytes = None
             storage.prepare_next()
-            assert not storage.disk_full
-            assert not storage.needs_next
+            assert flags(storage) == (False, False)
         assert recover(disk).last_index == index
 
     @pytest.mark.parametrize("left_bytes", [0, 1, 40, 100, 500])
@@ -121,6 +122,14 @@ class TestDiskFull:
             storage.save(None, [run(index, 2, bytes(900))])
         assert flat(recover(disk).runs)[-1] == (index, 2, bytes(900))
 
+    def test_a_new_server_on_a_failing_disk(self) -> None:
+        for call in (Call.RENAME, Call.FLUSH_DIRECTORY):
+            disk = SimulatedDisk()
+            disk.fail(call, errno.EIO)
+            with pytest.raises(DiskFailed):
+                open_storage(disk)
+            assert recover(disk).last_index == 0
+
     def test_no_room_for_a_new_server(self) -> None:
         disk = SimulatedDisk()
         disk.space_bytes = 1000
@@ -151,6 +160,7 @@ class TestDiskFailed:
         storage.save(None, [run(1, 1, b"a")])
         snapshot = take_snapshot(storage, 1, 1)
         writer = storage.snapshots.create(1, 1)
+        storage.prepare_next()
         disk.fail(call, errno.EIO, ".seg")
         with pytest.raises(DiskFailed, match=r"log-.*Input/output"):
             storage.save(None, [run(2, 1, b"b")])

@@ -86,7 +86,9 @@ def memory_members(count: int, **options: Any) -> tuple[MemoryNetwork, dict[int,
     network = MemoryNetwork(Random(0))
     addresses = {server_id: Address(str(server_id), 9000) for server_id in range(1, count + 1)}
     members = {
-        server_id: Member(server_id, without(addresses, server_id), network.host(str(server_id)), address, dict(options))
+        server_id: Member(
+            server_id, without(addresses, server_id), network.host(str(server_id)), address, dict(options)
+        )
         for server_id, address in addresses.items()
     }
     return network, members

@@ -1,0 +1,172 @@
+"""When snapshots are made, which are kept, and what becomes of the log behind them.
+
+A snapshot is made whenever the log has grown by so many bytes since the last one. Then entries that it covers are
+dropped: in memory all but some that a follower a little behind may want, on disk all that the snapshot before it
+covers too, so that a server whose newest snapshot is damaged can still start.
+
+A received snapshot takes the place of the replica's state and of the log. While it is being loaded
+(:attr:`SnapshotKeeper.installing`) nothing may be applied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import trio
+
+from raftnode.disk_health import DiskFull, SnapshotGone
+from raftnode.node_values import Say, Step
+from raftnode.replica import Replica
+from raftnode.snapshots import SnapshotReceiver
+from raftnode.snapshotting import Snapshotter
+from raftnode.storage import Storage
+from raftnode.storage_values import Recovered, SnapshotMeta
+from statemachine.events import EntriesRun, SnapshotInstalled, SnapshotRefused, SnapshotTaken
+from statemachine.raft import Raft
+from statemachine.ready import ChunkToSend
+
+SNAPSHOTS_KEPT = 2
+KEPT_FRACTION = 4
+"""A quarter of the log that leads to a snapshot stays in memory behind it."""
+NO_ROOM_PAUSE_SECONDS = 5.0
+
+TakeReceiver = Callable[[], tuple[SnapshotReceiver, int]]
+"""Hands over a received snapshot, and the last index that it covers."""
+
+
+class SnapshotKeeper:
+    """See the module's docstring."""
+
+    def __init__(
+        self,
+        raft: Raft,
+        replica: Replica,
+        storage: Storage,
+        step: Step,
+        say: Say,
+        recovered: Recovered,
+        log_bytes_max: int,
+        restored: Callable[[], None],
+    ) -> None:
+        """``restored`` is called when the replica's state was replaced."""
+        self.installing = False
+        self._raft = raft
+        self._replica = replica
+        self._storage = storage
+        self._step = step
+        self._say = say
+        self._restored = restored
+        self._snapshotter = Snapshotter(replica, storage)
+        self._log_bytes = sum(len(entry) for run in recovered.runs for entry in run.entries)
+        """Of entries since the last snapshot."""
+        self._log_bytes_max = log_bytes_max
+        self._wanted = trio.Event()
+        self._received = trio.Event()
+        self._on_disk: dict[tuple[int, int], SnapshotMeta] = {}
+        """By last index and term: those that a follower may be receiving."""
+        if recovered.snapshot is not None:
+            self._note(recovered.snapshot)
+
+    def log_grew(self, run: EntriesRun) -> None:
+        """Entries were added to the log."""
+        self._log_bytes += sum(map(len, run.entries))
+
+    def check(self) -> None:
+        """See whether it is time for a snapshot."""
+        if self._log_bytes >= self._log_bytes_max:
+            self._wanted.set()
+
+    def received(self) -> None:
+        """The last chunk of a snapshot has come and is written."""
+        self._received.set()
+
+    def read_chunk(self, wanted: ChunkToSend) -> bytes | None:
+        """A piece of a snapshot's file, or None if that snapshot is no longer kept."""
+        meta = self._on_disk.get((wanted.header.last_included_index, wanted.header.last_included_term))
+        if meta is None:
+            return None
+        try:
+            return self._storage.snapshots.read_raw(meta, wanted.header.offset, wanted.length)
+        except SnapshotGone:
+            return None
+
+    async def run(self, take_receiver: TakeReceiver) -> None:
+        """Make and install snapshots until cancelled.
+
+        Raises:
+            DiskFailed: the disk failed.
+        """
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._make_when_wanted)
+            nursery.start_soon(self._install_when_received, take_receiver)
+
+    async def _make_when_wanted(self) -> None:
+        while True:
+            await self._wanted.wait()
+            self._wanted = trio.Event()
+            if self.installing or self._log_bytes < self._log_bytes_max:
+                continue
+            try:
+                await self._make()
+            except DiskFull as error:
+                self._say("no room for a snapshot", why=str(error))
+                await trio.sleep(NO_ROOM_PAUSE_SECONDS)
+
+    async def _make(self) -> None:
+        log_bytes = self._log_bytes
+        term = self._raft.log.term_at(self._replica.applied_index)
+        assert term is not None, "the last entry applied is in the log, or just before it"
+        meta = await self._snapshotter.take(term)
+        previous = self._raft.snapshot
+        if self.installing or (previous is not None and previous.last_included_index >= meta.index):
+            return  # A received one has overtaken it.
+        self._note(meta)
+        kept = self._first_index_kept(meta.index)
+        self._step(SnapshotTaken(meta.index, meta.term, meta.size_bytes, kept))
+        self._log_bytes -= log_bytes
+        covered_twice = previous.last_included_index if previous is not None else 0
+        await trio.to_thread.run_sync(self._storage.compact, covered_twice + 1)
+        self._say("snapshot made", index=meta.index, bytes=meta.size_bytes)
+
+    def _note(self, meta: SnapshotMeta) -> None:
+        """Remember where the newest snapshots are; as many as storage keeps."""
+        self._on_disk[meta.index, meta.term] = meta
+        while len(self._on_disk) > SNAPSHOTS_KEPT:
+            del self._on_disk[next(iter(self._on_disk))]
+
+    def _first_index_kept(self, snapshot_index: int) -> int:
+        """Keep some entries that the snapshot covers, so that a follower a little behind needs no snapshot."""
+        log = self._raft.log
+        first_index = snapshot_index + 1
+        size = 0
+        for entry in reversed(log.entries(log.first_index, snapshot_index)):
+            size += len(entry)
+            if size > self._log_bytes_max // KEPT_FRACTION:
+                break
+            first_index -= 1
+        return first_index
+
+    async def _install_when_received(self, take_receiver: TakeReceiver) -> None:
+        while True:
+            await self._received.wait()
+            self._received = trio.Event()
+            receiver, index = take_receiver()
+            if index <= self._replica.applied_index:
+                receiver.abort()
+                self._step(SnapshotRefused(index))
+            else:
+                await self._install(receiver, index)
+
+    async def _install(self, receiver: SnapshotReceiver, index: int) -> None:
+        self.installing = True
+        meta = await self._snapshotter.install(receiver)
+        self.installing = False
+        if meta is None:
+            self._say("a received snapshot could not be used", index=index)
+            self._step(SnapshotRefused(index))
+            return
+        self._note(meta)
+        self._step(SnapshotInstalled(meta.index, meta.term, meta.size_bytes))
+        self._log_bytes = 0
+        self._restored()
+        self._say("snapshot installed", index=meta.index, bytes=meta.size_bytes)
