@@ -16,7 +16,6 @@ import math
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ import trio
 
 from fileserver import ports
 from fileserver.config import Address, ClusterConfig, ServerConfig, load_config
+from fileserver.processes import module_command
 
 CONFIG_NAME = "cluster.json"
 POLL_SECONDS = 0.05
@@ -168,8 +168,7 @@ class _Cluster:
         """Start the process of one server."""
         place = server_directory(self._directory, server)
         config_file = self._directory / CONFIG_NAME
-        # -P: no directory of the caller's may put a module in front of ours.
-        command = [sys.executable, "-P", "-m", "fileserver.cli.fileserver", "--config", str(config_file)]
+        command = [*module_command("fileserver.cli.fileserver"), "--config", str(config_file)]
         command += ["--id", str(server.server_id), "--dir", str(self._directory)]
         log_file = os.open(place / "server.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:

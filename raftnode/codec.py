@@ -94,6 +94,10 @@ class _Tail(Enum):
     BYTE_STRINGS = auto()
 
 
+# Looking a member up in its class takes as long as all else that is done with it.
+_TAIL_OF_BYTES = _Tail.BYTES
+
+
 _Numbers: TypeAlias = tuple[int, ...]
 
 
@@ -104,7 +108,8 @@ class _Layout:
     kind: Kind
     tail: _Tail
     numbers_of: Callable[[Any], _Numbers]
-    tail_of: Callable[[Any], Any]
+    tail_of: Callable[[Any], Any] | None
+    """None if there is no tail."""
     build: Callable[[_Numbers, Any], PeerMessage]
     """Gets as many numbers as ``number_count`` says."""
     number_count: int
@@ -135,10 +140,6 @@ def _truth(number: int) -> bool:
     if number > 1:
         raise BadMessage(f"a truth value is 0 or 1, not {number}")
     return number == 1
-
-
-def _no_tail(_message: PeerMessage) -> None:
-    return None
 
 
 def _build_request_vote(numbers: _Numbers, _tail: None) -> RequestVote:
@@ -200,7 +201,7 @@ _LAYOUTS: Mapping[type[Any], _Layout] = {
         Kind.REQUEST_VOTE,
         _Tail.NOTHING,
         attrgetter("term", "candidate_id", "last_log_index", "last_log_term", "pre_vote", "leadership_transfer"),
-        _no_tail,
+        None,
         _build_request_vote,
         number_count=6,
     ),
@@ -208,7 +209,7 @@ _LAYOUTS: Mapping[type[Any], _Layout] = {
         Kind.REQUEST_VOTE_RESULT,
         _Tail.NOTHING,
         attrgetter("term", "vote_granted", "pre_vote"),
-        _no_tail,
+        None,
         _build_request_vote_result,
         number_count=3,
     ),
@@ -232,7 +233,7 @@ _LAYOUTS: Mapping[type[Any], _Layout] = {
         Kind.APPEND_ENTRIES_RESULT,
         _Tail.NOTHING,
         attrgetter("term", "success", "match_index", "conflict_index", "conflict_term", "round_number"),
-        _no_tail,
+        None,
         _build_append_entries_result,
         number_count=6,
     ),
@@ -248,7 +249,7 @@ _LAYOUTS: Mapping[type[Any], _Layout] = {
         Kind.INSTALL_SNAPSHOT_RESULT,
         _Tail.NOTHING,
         attrgetter("term", "last_included_index", "offset", "installed", "round_number"),
-        _no_tail,
+        None,
         _build_install_snapshot_result,
         number_count=5,
     ),
@@ -256,7 +257,7 @@ _LAYOUTS: Mapping[type[Any], _Layout] = {
         Kind.TIMEOUT_NOW,
         _Tail.NOTHING,
         lambda message: (message.term,),
-        _no_tail,
+        None,
         lambda numbers, _tail: TimeoutNow(*numbers),
         number_count=1,
     ),
@@ -264,7 +265,7 @@ _LAYOUTS: Mapping[type[Any], _Layout] = {
         Kind.READ_INDEX,
         _Tail.NOTHING,
         attrgetter("term", "barrier"),
-        _no_tail,
+        None,
         lambda numbers, _tail: ReadIndex(*numbers),
         number_count=2,
     ),
@@ -272,7 +273,7 @@ _LAYOUTS: Mapping[type[Any], _Layout] = {
         Kind.READ_INDEX_RESULT,
         _Tail.NOTHING,
         _numbers_of_read_index_result,
-        _no_tail,
+        None,
         _build_read_index_result,
         number_count=3,
     ),
@@ -308,17 +309,16 @@ def encode(message: PeerMessage, clock_us: int, flags: int) -> bytes:
     """
     layout = _LAYOUTS[type(message)]
     numbers = layout.numbers_of(message)
-    has_tail = layout.tail is not _Tail.NOTHING
-    count = _COUNT_IN_HEAD + len(numbers) + has_tail
+    count = _COUNT_IN_HEAD + len(numbers) + (layout.tail_of is not None)
     try:
         head = _HEAD.pack(_ARRAY_SHORT, count, _NUMBER, clock_us, _NUMBER, flags, _NUMBER, layout.kind)
         head = _NUMBER_MARK.join((head, *map(_pack_number, numbers)))
     except error as why:
         raise BadMessage(f"{layout.kind.name} has a number that cannot be sent: {why}") from why
-    if not has_tail:
+    if layout.tail_of is None:
         return head
     tail = layout.tail_of(message)
-    if layout.tail is _Tail.BYTES:
+    if layout.tail is _TAIL_OF_BYTES:
         return b"".join((head, _pack_item_head(_BYTES, len(tail)), tail))
     parts = [head, _pack_item_head(_ARRAY, len(tail))]
     for item in tail:
@@ -342,20 +342,21 @@ def decode(data: bytes) -> Envelope:
     if kind != layout.kind:
         raise BadMessage(f"of unknown kind {kind}")
     tail: bytes | tuple[bytes, ...] | None = None
-    if layout.tail is _Tail.BYTE_STRINGS:
+    if layout.tail_of is None:
+        if len(data) != offset:
+            raise BadMessage("goes on behind its end")
+    elif layout.tail is _TAIL_OF_BYTES:
+        tail = _decode_bytes(data, offset)
+    else:
         tail = _decode_byte_strings(data, offset)
         if layout.per_item and len(tail) * layout.number_count != len(numbers) - _COUNT_IN_HEAD:
             raise BadMessage("numbers for more or fewer items than there are")
-    elif layout.tail is _Tail.BYTES:
-        tail = _decode_bytes(data, offset)
-    elif len(data) != offset:
-        raise BadMessage("goes on behind its end")
     return Envelope(clock_us, flags, layout.build(numbers[_COUNT_IN_HEAD:], tail))
 
 
 def _decode_numbers(data: bytes, layout: _Layout) -> tuple[_Numbers, int]:
     """All numbers, those of the head included, and the offset behind them."""
-    count = (data[1] << 8 | data[2]) - (layout.tail is not _Tail.NOTHING)
+    count = (data[1] << 8 | data[2]) - (layout.tail_of is not None)
     own_count = count - _COUNT_IN_HEAD
     if layout.per_item:
         is_fit = 0 <= own_count <= layout.number_count * PROPOSALS_COUNT_MAX and own_count % layout.number_count == 0

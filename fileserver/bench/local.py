@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from fileserver import ports
 from fileserver.config import Address, ClusterConfig, local_cluster
+from fileserver.processes import module_command
 
 READY_SECONDS = 60.0
 STOP_SECONDS = 30.0
@@ -49,7 +49,7 @@ def local_servers(nodes: int, directory: Path) -> Iterator[tuple[Address, ...]]:
     """
     config = free_cluster(nodes)
     first = config.servers[0].client
-    command = [sys.executable, "-P", "-m", "fileserver.cli.start_cluster", "--nodes", str(nodes)]
+    command = [*module_command("fileserver.cli.start_cluster"), "--nodes", str(nodes)]
     command += ["--dir", str(directory), "--port", str(first.port), "--host", first.host]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         try:

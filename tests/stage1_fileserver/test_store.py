@@ -212,6 +212,11 @@ class TestUploads:
         run(store, part(1, b"a"))
         assert run(store, drop(1), drop(1), drop(2), write(b"x", 1)) == [0, 0, 0, (Refusal.UPLOAD_LOST, 0)]
 
+    def test_leave_nothing_of_their_session_behind(self, store: Store) -> None:
+        for session in range(100):
+            run(store, part(1, b"a"), write(b"x", 1), session=session)
+        assert store._uploads._sessions == {}
+
     def test_a_long_piece_is_cut(self, store: Store) -> None:
         run(store, part(1, BIG), write(b"x", 1))
         record = store.lookup(b"x")

@@ -23,6 +23,10 @@ def outbox(bulk_bytes_max: int = 10**9, urgent_count_max: int = 100) -> Outbox:
     return Outbox(bulk_bytes_max, urgent_count_max)
 
 
+def feed_in_steps(decoder: FrameDecoder, data: bytes, step_bytes: int) -> list[bytes]:
+    return [message for at in range(0, len(data), step_bytes) for message in decoder.feed(data[at : at + step_bytes])]
+
+
 def drain(box: Outbox, step_bytes: int = 10**9) -> bytes:
     sent = []
     while chunk := box.peek():
@@ -46,8 +50,7 @@ def test_many_messages_in_one_chunk_keep_their_order() -> None:
 def test_a_message_may_come_byte_by_byte() -> None:
     decoder = FrameDecoder()
     data = frame(b"one") + frame(b"") + frame(b"two", Channel.URGENT)
-    messages = [message for byte in data for message in decoder.feed(bytes([byte]))]
-    assert messages == [b"one", b"", b"two"]
+    assert feed_in_steps(decoder, data, 1) == [b"one", b"", b"two"]
     assert decoder.is_between_messages
 
 
@@ -66,7 +69,7 @@ def test_chunks_of_any_size_give_the_same_messages(
             stream += frame_head(len(piece), channel, more=number < len(pieces)) + piece
         expected.append(message)
     decoder = FrameDecoder()
-    decoded = []
+    decoded: list[bytes] = []
     offset = 0
     while offset < len(stream):
         size = sizes[len(decoded) % len(sizes)]
@@ -83,9 +86,7 @@ def test_a_large_message_is_cut_and_joined(chunk_bytes: int) -> None:
     box.put(message)
     data = drain(box)
     assert parse_head(data, 0) == (FRAME_BYTES_MAX, Channel.BULK, 1)
-    decoder = FrameDecoder()
-    decoded = [found for at in range(0, len(data), chunk_bytes) for found in decoder.feed(data[at : at + chunk_bytes])]
-    assert decoded == [message]
+    assert feed_in_steps(FrameDecoder(), data, chunk_bytes) == [message]
 
 
 def test_an_urgent_message_passes_between_the_pieces_of_another() -> None:
@@ -115,8 +116,7 @@ def test_an_urgent_message_passes_between_the_pieces_of_another() -> None:
 def test_what_is_no_frame_is_refused_for_good(data: bytes, why: str, step_bytes: int) -> None:
     decoder = FrameDecoder(message_bytes_max=10**9 if "262145" in why else 1000)
     with pytest.raises(BadFrame, match=why):
-        for at in range(0, len(data), step_bytes):
-            decoder.feed(data[at : at + step_bytes])
+        feed_in_steps(decoder, data, step_bytes)
     with pytest.raises(BadFrame, match=why):
         decoder.feed(frame(b"fine by itself"))
 

@@ -6,6 +6,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from raftnode.frames import FRAME_BYTES_MAX, Channel, frame_head
 from raftnode.links import Address
 from raftnode.memory_network import PIPE_BYTES_MAX
 from tests.stage3_raftnode.transports import Member, memory_members, start
@@ -149,9 +150,9 @@ async def test_a_pipe_holds_so_much_and_no_more(autojump_clock: MockClock) -> No
     accepted = await listener.accept()
     assert link.remote == "2"
     assert accepted.remote == "1"
-    data = b"\0" * (PIPE_BYTES_MAX + 1)
+    data = (frame_head(FRAME_BYTES_MAX, Channel.BULK, more=False) + bytes(FRAME_BYTES_MAX)) * 20
     assert link.send(data) == PIPE_BYTES_MAX
-    assert link.send(b"\0") == 0
+    assert link.send(data) == 0
     async with trio.open_nursery() as nursery:
         nursery.start_soon(link.wait_writable)
         await trio.testing.wait_all_tasks_blocked()

@@ -17,7 +17,7 @@ from raftnode.messenger import INBOX_COUNT_MAX, Messenger, MessengerConfig
 from raftnode.os_network import OsNetwork
 from raftnode.transport import TransportLimits
 
-PATIENCE_SECONDS = 60
+PATIENCE_SECONDS = 240
 
 
 def config_text(server_id: int, addresses: dict[int, str]) -> str:

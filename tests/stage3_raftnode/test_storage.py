@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raftnode.filesystem import OsFileSystem
+from raftnode.filesystem import OpenMode, OsFileSystem
 from raftnode.simulated_disk import Call, SimulatedCrash, SimulatedDisk, Survival
 from raftnode.storage import DirectoryInUse, Storage, StorageIdentity, WrongDirectory
 from statemachine.events import EntriesRun, HardState
@@ -256,6 +256,50 @@ def test_compaction_removes_whole_segments_only_and_never_the_active_one(monkeyp
     assert recovered.hard_state == HardState(0, None)
 
 
+def test_compaction_keeps_all_that_is_behind_the_snapshot(monkeypatch: pytest.MonkeyPatch) -> None:
+    small_segments(monkeypatch)
+    for reopened in (False, True):
+        disk = SimulatedDisk()
+        storage, _ = open_storage(disk)
+        for index in range(1, 31):
+            storage.prepare_next()
+            storage.save(None, [run(index, 1, bytes(200))])
+        for index in range(1, 31):
+            if reopened:
+                disk.process_killed()
+                storage, _ = open_storage(disk)
+            take_snapshot(storage, index, 1)
+            storage.compact(index + 1)
+            copy = copy_of(disk)
+            assert (recover(copy).first_index, recover(copy).last_index) == (index + 1, 30)
+
+
+def copy_of(disk: SimulatedDisk) -> SimulatedDisk:
+    """Another disk with the same files, so that the storage in use is not disturbed."""
+    copy = SimulatedDisk()
+    copy.make_directory(DIRECTORY)
+    for name in disk.list_directory(DIRECTORY):
+        handle = copy.open(DIRECTORY / name, OpenMode.CREATE)
+        copy.write(handle, [bytes(disk.content(DIRECTORY / name))], 0, flush=True)
+        copy.close(handle)
+    return copy
+
+
+def test_a_reset_drops_segments_though_they_reach_behind_the_snapshot(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The log held other entries than the leader's at the snapshot's last index."""
+    small_segments(monkeypatch)
+    disk = SimulatedDisk()
+    with opened(disk) as (storage, _):
+        for index in range(1, 21):
+            storage.prepare_next()
+            storage.save(None, [run(index, 1, bytes(200))])
+        take_snapshot(storage, 10, 2)
+        storage.reset_to(10, 2)
+        assert len(log_names(disk)) == 1
+        storage.save(None, [run(11, 2, b"k")])
+    assert recover(disk).runs == (run(11, 2, b"k"),)
+
+
 def test_the_hard_state_outlives_the_segment_it_was_saved_in(monkeypatch: pytest.MonkeyPatch) -> None:
     small_segments(monkeypatch)
     disk = SimulatedDisk()
@@ -285,6 +329,21 @@ def test_segments_whose_entries_were_replaced_do_not_hold_up_compaction(monkeypa
     disk.process_killed()
     recovered = recover(disk)
     assert flat(recovered.runs) == ((5, 2, bytes(900)),)
+
+
+def test_nor_do_they_after_a_restart(monkeypatch: pytest.MonkeyPatch) -> None:
+    small_segments(monkeypatch)
+    disk = SimulatedDisk()
+    with opened(disk) as (storage, _):
+        for index in range(1, 21):
+            storage.prepare_next()
+            storage.save(None, [run(index, 1, bytes(200))])
+        storage.prepare_next()
+        storage.save(None, [run(5, 2, bytes(900))])
+    with opened(disk) as (storage, _):
+        take_snapshot(storage, 4, 1)
+        storage.compact(5)
+        assert len(log_names(disk)) == 1
 
 
 def test_a_reset_drops_the_log_and_begins_behind_the_snapshot(place: Place) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from raftnode.filesystem import OsFileSystem
-from raftnode.log_frames import HEADER_BYTES, encode_body, seal
+from raftnode.log_frames import HEADER_BYTES, decode_header, encode_body, seal
 from raftnode.recovery import find_log
 from raftnode.simulated_disk import Call, SimulatedDisk
 from raftnode.storage import DiskFailed, LogCorrupt, Recovered, SnapshotCorrupt, WrongDirectory
@@ -170,6 +170,16 @@ def test_a_frame_out_of_its_place_is_corrupt(killed: Path) -> None:
     error = refuse(killed)
     assert error.offset == OFFSETS[-1]
     assert "does not continue" in error.why
+
+
+def test_a_frame_that_follows_another_one_than_it_says_is_corrupt(killed: Path) -> None:
+    """Number, salt and checks are right; it is the chain that is broken."""
+    data = bytearray(killed.read_bytes())
+    salt = decode_header(bytes(data)).salt
+    frame = b"".join(seal(encode_body(None, [run(5, 2, b"stranger")]), salt, 0, len(SAVES) + 1)[1])
+    data[OFFSETS[-1] : OFFSETS[-1] + len(frame)] = frame
+    killed.write_bytes(data)
+    assert refuse(killed).offset == OFFSETS[-1]
 
 
 def test_a_file_of_a_client_that_looks_like_a_log_harms_nobody(closed: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from itertools import product
 from random import Random
 
 import pytest
@@ -76,6 +77,8 @@ class TestDiskFull:
             with pytest.raises(DiskFull):
                 storage.save(HardState(9, 9), [run(index, 9, bytes(5_000))])
             assert storage.disk_full
+        with pytest.raises(ValueError, match="can't follow"):
+            storage.save(None, [run(index + 1, 9, b"gap")])
         assert disk.used_bytes() == used_bytes
         if crash:
             disk.power_cut(Random(left_bytes))
@@ -92,7 +95,7 @@ class TestDiskFull:
 
     def test_a_save_that_was_written_whole_but_not_flushed_for_lack_of_room(self) -> None:
         """The next save may be another, and may go to the next segment: what was refused must not come back."""
-        for prepared in (False, True):
+        for prepared, power_cut in product((False, True), repeat=2):
             with pytest.MonkeyPatch.context() as monkeypatch:
                 small_segments(monkeypatch, 1024)
                 disk = SimulatedDisk()
@@ -105,7 +108,10 @@ class TestDiskFull:
                     storage.prepare_next()
                 storage.save(HardState(3, 1), [run(index, 3, bytes(500))])
                 storage.save(None, [run(index + 1, 3, b"more")])
-                disk.power_cut(Random(1), Survival.NOTHING)
+                if power_cut:
+                    disk.power_cut(Random(1), Survival.NOTHING)
+                else:
+                    disk.process_killed()
                 recovered = recover(disk)
                 assert recovered.hard_state == HardState(3, 1)
                 assert flat(recovered.runs)[-2:] == ((index, 3, bytes(500)), (index + 1, 3, b"more"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from random import Random
 from typing import Any
 
@@ -97,6 +98,8 @@ async def test_sending_has_limits(autojump_clock: MockClock) -> None:
         await start(nursery, members.values())
         with pytest.raises(ValueError, match="1001 bytes, the limit is 1000"):
             members[1].transport.send(2, b"x" * 1001)
+        with pytest.raises(ValueError, match="1001 bytes"):
+            members[1].transport.broadcast(b"x" * 1001)
         with pytest.raises(KeyError):
             members[1].transport.send(7, b"nobody")
         nursery.cancel_scope.cancel()
@@ -178,7 +181,7 @@ async def test_pauses_between_attempts_double_up_to_a_second(autojump_clock: Moc
     members[1].network = Network()
     with trio.move_on_after(20):
         await members[1].run()
-    pauses = [after - before for before, after in zip(attempts, attempts[1:], strict=False)]
+    pauses = [after - before for before, after in pairwise(attempts)]
     for number, pause in enumerate(pauses):
         longest = min(0.05 * 2**number, 1.0)
         assert longest / 2 <= pause <= longest

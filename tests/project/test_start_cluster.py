@@ -1,0 +1,145 @@
+"""``bin/start_cluster`` as a process: what it says, what it leaves in its directory, and how it ends."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from fileserver.bench.local import free_cluster, local_servers
+from fileserver.client import Client, NotAppliedError
+from fileserver.config import ClusterConfig, load_config
+
+NODES = 3
+
+
+class Cluster:
+    """A start_cluster that runs, and the lines that it says."""
+
+    def __init__(self, directory: Path, process: subprocess.Popen[str]) -> None:
+        self.directory = directory
+        self.process = process
+        self.config: ClusterConfig = load_config(directory / "cluster.json")
+
+    def line_beginning(self, text: str) -> str:
+        """The next line that begins so; those before it are passed over."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            if line.startswith(text):
+                return line
+        return pytest.fail(f"it ended without saying {text!r}")
+
+    def pid(self, server_id: int) -> int:
+        return int((self.directory / f"server-{server_id}" / "pid").read_text())
+
+    def client(self) -> Client:
+        return Client([server.client for server in self.config.servers])
+
+    def stop(self, number: signal.Signals) -> int:
+        """Have it stop; returns its exit status."""
+        self.process.send_signal(number)
+        return self.process.wait(timeout=60)
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    """A cluster that is ready."""
+    config = free_cluster(NODES)
+    directory = tmp_path / "data"
+    with started(directory, "--nodes", str(NODES), "--port", str(config.servers[0].client.port)) as process:
+        assert process.stdout is not None
+        said = process.stdout.readline()
+        assert said.startswith("cluster ready"), said + process.stdout.read()
+        running = Cluster(directory, process)
+        yield running
+        if process.poll() is None:
+            assert running.stop(signal.SIGTERM) == 0
+
+
+def started(directory: Path, *arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "fileserver.cli.start_cluster", "--dir", str(directory), *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def eventually(call: Callable[[], int]) -> int:
+    """What it returns once there is a server to talk to; the client waits a while for one by itself."""
+    for _ in range(20):
+        try:
+            return call()
+        except NotAppliedError:
+            continue
+    return pytest.fail("the server didn't come back")
+
+
+def is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_when_it_is_ready_all_ports_accept_and_everything_is_in_its_place(cluster: Cluster) -> None:
+    first = cluster.config.servers[0].client.port
+    for position, server in enumerate(cluster.config.servers):
+        addresses = (server.client, server.http, server.peer)
+        assert [address.port - first - position for address in addresses] == [0, 100, 1000]
+        for address in addresses:
+            socket.create_connection((address.host, address.port), timeout=10).close()
+        assert is_running(cluster.pid(server.server_id))
+        assert (cluster.directory / f"server-{server.server_id}" / "server.log").stat().st_size > 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_every_server_and_the_same_directory_brings_the_data_back(
+    cluster: Cluster, number: signal.Signals
+) -> None:
+    with cluster.client() as client:
+        version = client.write("kept", b"content")
+    pids = [cluster.pid(server.server_id) for server in cluster.config.servers]
+    assert cluster.stop(number) == 0
+    assert not any(is_running(pid) for pid in pids)
+    assert not list(cluster.directory.glob("server-*/pid"))
+    with started(cluster.directory) as process:
+        again = Cluster(cluster.directory, process)
+        again.line_beginning("cluster ready")
+        with again.client() as client:
+            file = client.read("kept")
+        assert (file.version, file.content) == (version, b"content")
+        assert again.stop(signal.SIGTERM) == 0
+
+
+def test_a_server_that_dies_is_reported_and_not_restarted_and_fileserver_restarts_it(cluster: Cluster) -> None:
+    killed = cluster.config.servers[1]
+    os.kill(cluster.pid(killed.server_id), signal.SIGKILL)
+    said = cluster.line_beginning(f"server {killed.server_id} was killed by SIGKILL")
+    hint = said.split("bin/fileserver ")[1].split()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection((killed.client.host, killed.client.port), timeout=10).close()
+    with cluster.client() as client:
+        version = client.write("meanwhile", b"content")
+    with subprocess.Popen([sys.executable, "-m", "fileserver.cli.fileserver", *hint]) as back:
+        with Client([killed.client]) as client:
+            assert eventually(lambda: client.read("meanwhile").version) == version
+        assert cluster.pid(killed.server_id) == back.pid
+        back.send_signal(signal.SIGTERM)
+        assert back.wait(timeout=60) == 0
+
+
+def test_when_no_server_is_left_it_ends_and_says_so(cluster: Cluster) -> None:
+    for server in cluster.config.servers:
+        os.kill(cluster.pid(server.server_id), signal.SIGKILL)
+    cluster.line_beginning("no server is left")
+    assert cluster.process.wait(timeout=60) == 1
+
+
+def test_the_cluster_that_bench_starts_is_gone_afterwards(tmp_path: Path) -> None:
+    with local_servers(1, tmp_path / "data") as addresses:
+        pid = int((tmp_path / "data" / "server-1" / "pid").read_text())
+        with Client(addresses) as client:
+            assert client.write("a", b"x") == 1
+    assert not is_running(pid)
