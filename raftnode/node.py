@@ -31,7 +31,7 @@ import trio
 from raftnode import codec, entries
 from raftnode.barriers import BarrierPassed, Barriers
 from raftnode.cluster_clock import ClusterClock
-from raftnode.node_values import Flag, NodeOptions, Observer, PeerStatus, monotonic_us
+from raftnode.node_values import Flag, NodeOptions, Observer, PeerStatus, RunBlocking, monotonic_us
 from raftnode.proposals import Proposals
 from raftnode.proposer import Proposer
 from raftnode.replica import Machine, Replica, Results
@@ -82,6 +82,7 @@ class Node:
         machine: Machine,
         generator: random.Random,
         observer: Observer,
+        run_blocking: RunBlocking = trio.to_thread.run_sync,
     ) -> None:
         """Take up what the disk had. Called inside Trio, whose clock it reads.
 
@@ -103,7 +104,7 @@ class Node:
             self.raft, self.replica, self.clock, generator.getrandbits(62) | 1, self._send_proposals
         )
         self._barriers = Barriers()
-        self._saver = Saver(storage, self._saved, self._disk_is_full)
+        self._saver = Saver(storage, self._saved, self._disk_is_full, run_blocking)
         self._flags_of: dict[int, Flag] = {}
         """What the other servers said of themselves last."""
         self._snapshots = SnapshotKeeper(
@@ -115,8 +116,9 @@ class Node:
             recovered,
             self._snapshot_size(generator),
             self._proposer.restored,
+            run_blocking,
         )
-        self._room = RoomKeeper(self.raft, storage, self._step, self._say, self._flags_of)
+        self._room = RoomKeeper(self.raft, storage, self._step, self._say, self._flags_of, run_blocking)
         self._transport: Transport | None = None
         self._inbox: list[tuple[int, list[bytes]]] = []
         self._connected_again: list[int] = []

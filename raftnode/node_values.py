@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import attrs
 import trio
@@ -14,6 +15,8 @@ from statemachine.roles import Options
 
 Step = Callable[[Event], None]
 """Steps an event, now, from outside a turn."""
+RunBlocking = Callable[..., Awaitable[Any]]
+"""``await run_blocking(function, *arguments)``: a blocking call, in a worker thread unless a test has another way."""
 Say = Callable[..., None]
 """``say(event, **details)``: something that an operator may want to know."""
 

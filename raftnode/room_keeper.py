@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 import trio
 
-from raftnode.node_values import Flag, Say, Step
+from raftnode.node_values import Flag, RunBlocking, Say, Step
 from raftnode.storage import Storage
 from statemachine.events import TransferLeadership
 from statemachine.raft import Raft
@@ -26,13 +26,22 @@ HAND_OVER_SECONDS = 5.0
 class RoomKeeper:
     """See the module's docstring."""
 
-    def __init__(self, raft: Raft, storage: Storage, step: Step, say: Say, flags_of: Mapping[int, Flag]) -> None:
+    def __init__(
+        self,
+        raft: Raft,
+        storage: Storage,
+        step: Step,
+        say: Say,
+        flags_of: Mapping[int, Flag],
+        run_blocking: RunBlocking,
+    ) -> None:
         """``flags_of`` is what the other servers said last, by their ids."""
         self._raft = raft
         self._storage = storage
         self._step = step
         self._say = say
         self._flags_of = flags_of
+        self._run_blocking = run_blocking
         self._wanted = trio.Event()
         self._hand_over_at = 0.0
 
@@ -60,7 +69,7 @@ class RoomKeeper:
             self._wanted = trio.Event()
             was_full = self._storage.disk_full
             if self._storage.needs_next:
-                await trio.to_thread.run_sync(self._storage.prepare_next)
+                await self._run_blocking(self._storage.prepare_next)
             if self._storage.disk_full:
                 if not was_full:
                     self._say("the disk is full: no new changes are taken until there is room")

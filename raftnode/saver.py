@@ -19,7 +19,7 @@ import attrs
 import trio
 
 from raftnode.disk_health import DiskFull
-from raftnode.node_values import monotonic_us
+from raftnode.node_values import RunBlocking, monotonic_us
 from raftnode.snapshots import SnapshotReceiver
 from raftnode.storage import Storage
 from statemachine.events import EntriesRun, HardState
@@ -53,11 +53,13 @@ class Saver:
         storage: Storage,
         saved: Callable[[Ready], None],
         disk_is_full: Callable[[str], None],
+        run_blocking: RunBlocking,
     ) -> None:
         """``saved`` is told each ready value once it is on disk; ``disk_is_full`` once per save that found no room."""
         self._storage = storage
         self._saved = saved
         self._disk_is_full = disk_is_full
+        self._run_blocking = run_blocking
         self._speed = DiskSpeed()
         self._queue: list[Ready] = []
         self._busy = False
@@ -138,7 +140,7 @@ class Saver:
             while True:
                 begun_us = monotonic_us()
                 try:
-                    await trio.to_thread.run_sync(step)
+                    await self._run_blocking(step)
                     self._speed.took(monotonic_us() - begun_us)
                     break
                 except DiskFull as error:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 import trio
 
 from raftnode.disk_health import DiskFull, SnapshotGone
-from raftnode.node_values import Say, Step
+from raftnode.node_values import RunBlocking, Say, Step
 from raftnode.replica import Replica
 from raftnode.snapshots import SnapshotReceiver
 from raftnode.snapshotting import Snapshotter
@@ -47,6 +47,7 @@ class SnapshotKeeper:
         recovered: Recovered,
         log_bytes_max: int,
         restored: Callable[[], None],
+        run_blocking: RunBlocking,
     ) -> None:
         """``restored`` is called when the replica's state was replaced."""
         self.installing = False
@@ -56,7 +57,8 @@ class SnapshotKeeper:
         self._step = step
         self._say = say
         self._restored = restored
-        self._snapshotter = Snapshotter(replica, storage)
+        self._run_blocking = run_blocking
+        self._snapshotter = Snapshotter(replica, storage, run_blocking)
         self._log_bytes = sum(len(entry) for run in recovered.runs for entry in run.entries)
         """Of entries since the last snapshot."""
         self._log_bytes_max = log_bytes_max
@@ -125,7 +127,7 @@ class SnapshotKeeper:
         self._step(SnapshotTaken(meta.index, meta.term, meta.size_bytes, kept))
         self._log_bytes -= log_bytes
         covered_twice = previous.last_included_index if previous is not None else 0
-        await trio.to_thread.run_sync(self._storage.compact, covered_twice + 1)
+        await self._run_blocking(self._storage.compact, covered_twice + 1)
         self._say("snapshot made", index=meta.index, bytes=meta.size_bytes)
 
     def _note(self, meta: SnapshotMeta) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 import trio
 
 from raftnode.disk_health import DiskFull, SnapshotCorrupt
-from raftnode.node_values import monotonic_us
+from raftnode.node_values import RunBlocking, monotonic_us
 from raftnode.replica import Replica
 from raftnode.snapshots import SnapshotReceiver
 from raftnode.storage import Storage
@@ -27,10 +27,11 @@ WRITE_BYTES = 1 << 20
 class Snapshotter:
     """Makes and loads the snapshots of one replica; when that is done, :mod:`raftnode.snapshot_keeper` knows."""
 
-    def __init__(self, replica: Replica, storage: Storage) -> None:
+    def __init__(self, replica: Replica, storage: Storage, run_blocking: RunBlocking) -> None:
         """``storage`` keeps the files."""
         self._replica = replica
         self._storage = storage
+        self._run_blocking = run_blocking
 
     async def take(self, applied_term: int) -> SnapshotMeta:
         """Write a snapshot of the state as it is now; it is durable on return.
@@ -46,10 +47,11 @@ class Snapshotter:
         head = next(chunks)
         writer = self._storage.snapshots.create(replica.applied_index, applied_term)
         try:
-            await trio.to_thread.run_sync(writer.append, head)
+            await self._run_blocking(writer.append, head)
             while group := await self._draw(chunks):
-                await trio.to_thread.run_sync(_append_all, writer.append, group)
-            return await trio.to_thread.run_sync(writer.commit)
+                await self._run_blocking(_append_all, writer.append, group)
+            meta: SnapshotMeta = await self._run_blocking(writer.commit)
+            return meta
         except BaseException:
             _close(chunks)
             writer.abort()
@@ -81,7 +83,7 @@ class Snapshotter:
             DiskFailed: the disk failed.
         """
         try:
-            meta = await trio.to_thread.run_sync(receiver.finish)
+            meta: SnapshotMeta = await self._run_blocking(receiver.finish)
             await self._load(meta)
         except (DiskFull, SnapshotCorrupt, ValueError):
             return None

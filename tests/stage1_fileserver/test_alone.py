@@ -51,7 +51,7 @@ ROWS = [
     (b"read x\r\n", b"CONTENTS 4 5 100\r\ndef\r\n\r\n"),
     (b"append a/b 1 60\r\n1\r\n", b"OK 5\r\n"),
     (b"touch x 0\r\n", b"OK 4\r\n"),
-    (b"list\r\n", b"LIST 31\r\na/b 5 1 60\nnew 3 0 0\nx 4 5 0\n\r\n"),
+    (b"list\r\n", b"LIST 29\r\na/b 5 1 60\nnew 3 0 0\nx 4 5 0\n\r\n"),
     (b"list a/\r\n", b"LIST 11\r\na/b 5 1 60\n\r\n"),
     (b"list zzz\r\n", b"LIST 0\r\n\r\n"),
     (b"delete x 3\r\n", b"ERR_VERSION 4\r\n"),

@@ -40,6 +40,8 @@ class Weather:
     in_order: bool = True
     """Whether messages of one link arrive in the order in which they were sent, as over a connection."""
     damaged_snapshots: float = 0.0
+    crashes_before_save: float = 0.0
+    """How often a server crashes when it has sent what may go at once and is about to save something."""
 
 
 Watcher = Callable[[str, ServerId, object], None]
@@ -121,6 +123,11 @@ class Cluster:
         for other in self.servers:
             if other != server_id:
                 self.take(other, PeerConnected(server_id))
+
+    def start_if_down(self, server_id: ServerId) -> None:
+        """Start a server unless that was done already."""
+        if server_id not in self.servers:
+            self.start(server_id)
 
     def crash(self, server_id: ServerId) -> None:
         """Kill a server: of what it was saving, the disk has a prefix."""
@@ -237,7 +244,7 @@ class Cluster:
             self._step(server, Timeout())
             assert server.raft.deadline_us > self.now_us, "a deadline that doesn't move makes a busy loop"
         self._drain(server)
-        if server.raft.deadline_us != server.timer_us:
+        if self._is_up(server) and server.raft.deadline_us != server.timer_us:
             server.timer_us = server.raft.deadline_us
             self._at(server.timer_us, lambda: self._timer(server))
 
@@ -257,6 +264,10 @@ class Cluster:
         self.checker.stepped(server.raft)
         self.watch("ready", server.server_id, ready)
         self._send_all(server, ready.messages)
+        if ready.must_save and self.generator.random() < self.weather.crashes_before_save:
+            self.crash(server.server_id)
+            self._at(self.now_us + self._draw((1 * MS, 100 * MS)), lambda: self.start_if_down(server.server_id))
+            return
         for wanted in ready.chunks_to_send:
             chunk = server.chunk(wanted.header, wanted.length)
             if chunk is None:

@@ -40,6 +40,7 @@ def weather_of(dice: random.Random) -> Weather:
         repeats=dice.choice([0, 0, 0.05, 0.3]),
         in_order=dice.random() < 0.6,
         damaged_snapshots=dice.choice([0, 0.3]),
+        crashes_before_save=dice.choice([0, 0, 0.02, 0.1]),
     )
 
 
@@ -118,12 +119,12 @@ def play(seed: int) -> Cluster:
 def recover(cluster: Cluster) -> None:
     """The faults end, and everything goes well again."""
     cluster.weather = attrs.evolve(
-        cluster.weather, delay_us=(1 * MS, 2 * MS), save_us=(0, 1 * MS), loss=0, repeats=0, damaged_snapshots=0
+        cluster.weather, delay_us=(1 * MS, 2 * MS), save_us=(0, 1 * MS), loss=0, repeats=0
     )
+    cluster.weather = attrs.evolve(cluster.weather, damaged_snapshots=0, crashes_before_save=0)
     cluster.heal()
     for server in cluster.disks:
-        if server not in cluster.servers:
-            cluster.start(server)
+        cluster.start_if_down(server)
     cluster.run_until(lambda: cluster.settled)
     while cluster.history[-1] != b"last":
         assert cluster.leader is not None, "a leader is lost for nothing"
@@ -142,3 +143,37 @@ def recover(cluster: Cluster) -> None:
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_safe_under_faults_and_well_after_them(seed: int) -> None:
     play(seed)
+
+
+def churn(seed: int) -> Cluster:
+    """Leaders come and go before they get much done (Figure 8): in many terms, entries are left on a few servers."""
+    dice = random.Random(f"churn {seed}")
+    weather = Weather(
+        delay_us=dice.choice([(1 * MS, 1 * MS), (1 * MS, 30 * MS)]),
+        save_us=dice.choice([(0, 0), (1 * MS, 30 * MS)]),
+        crashes_before_save=dice.choice([0, 0.05]),
+    )
+    options = attrs.evolve(OPTIONS, election_timeout_us_min=150 * MS, election_timeout_us_max=200 * MS)
+    cluster = Cluster(Configuration(voters=range(1, 6)), options=options, weather=weather, seed=seed)
+    members = list(cluster.disks)
+    for number in range(100):
+        leader = cluster.leader
+        if leader is not None:
+            if dice.random() < 0.5:
+                cluster.separate([[leader.server_id, dice.choice(members)]])
+            cluster.submit(leader.server_id, b"%d" % number)
+            cluster.run(dice.choice([0, 1, 2, 40, 100]) * MS)
+            if leader.server_id in cluster.servers:
+                cluster.crash(leader.server_id)
+        cluster.heal()
+        for down in dice.sample(members, 5):
+            if len(cluster.servers) < 3 or dice.random() < 0.2:
+                cluster.start_if_down(down)
+        cluster.run(dice.choice([100, 200, 300]) * MS)
+    recover(cluster)
+    return cluster
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_safe_when_leaders_come_and_go(seed: int) -> None:
+    churn(seed)

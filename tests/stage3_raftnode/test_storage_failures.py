@@ -103,7 +103,7 @@ class TestDiskFull:
                 index = fill_segment(storage)
                 disk.fail(Call.FLUSH, errno.ENOSPC)
                 with pytest.raises(DiskFull):
-                    storage.save(HardState(9, 9), [run(index, 9, bytes(600))])
+                    storage.save(HardState(9, 9), [run(index, 9, bytes(200))])
                 if prepared:
                     storage.prepare_next()
                 storage.save(HardState(3, 1), [run(index, 3, bytes(500))])
