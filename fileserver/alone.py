@@ -75,6 +75,9 @@ class AloneBackend:
         """Have the requests evaluated, at once."""
         batch.ready()
 
+    def begin(self) -> None:
+        """Do nothing: all was done at once."""
+
     def clock_us(self) -> int:
         """Tell the clock: the store's when it was taken over, and the time since then."""
         return self._started_us + round(trio.current_time() * _MICROSECONDS)

@@ -211,6 +211,9 @@ class Backend(Protocol):
     def read(self, batch: ReadBatch) -> None:
         """Call ``batch.ready()`` at a moment when the store has every change that was acknowledged before this call."""
 
+    def begin(self) -> None:
+        """Begin with what has been handed over; it comes after each pass, so that all of a pass can begin together."""
+
     def clock_us(self) -> int:
         """Tell the cluster clock as this server extrapolates it; never less than the store's own."""
 

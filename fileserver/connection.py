@@ -107,6 +107,7 @@ class Gathering:
             self._uploads = []
             for upload in uploads:
                 self._backend.submit_upload(upload)
+        self._backend.begin()
 
 
 class Connection:

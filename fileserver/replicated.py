@@ -69,6 +69,8 @@ class ReplicatedBackend:
         self._timeout_seconds = config.request_timeout_us / _MICROSECONDS
         self._numbers = count(1)
         self._pending: dict[int, _Pending] = {}
+        self._has_news = False
+        """Something was handed over in this pass."""
         self._waiting_for_clock: list[tuple[int, int, float, ClockCallback]] = []  # A heap by deadline.
         self._upload_numbers = count(1)
         self._nursery: trio.Nursery | None = None
@@ -87,8 +89,9 @@ class ReplicatedBackend:
     def submit(self, batch: ChangeBatch) -> None:
         """Have the changes replicated and applied."""
         number = next(self._numbers)
-        submission = self._node.submit(encode_batch(batch.fields), partial(self._applied, number))
+        submission = self._node.submit(encode_batch(batch.fields), partial(self._applied, number), wake=False)
         self._pending[number] = _Pending(batch, submission, trio.current_time() + self._timeout_seconds)
+        self._has_news = True
 
     def submit_upload(self, upload: Upload) -> None:
         """Have a change with a big content replicated and applied."""
@@ -103,7 +106,14 @@ class ReplicatedBackend:
             return
         number = next(self._numbers)
         self._pending[number] = _Pending(batch, None, trio.current_time() + self._timeout_seconds)
-        self._node.read_barrier(partial(self._fresh, number))
+        self._node.read_barrier(partial(self._fresh, number), wake=False)
+        self._has_news = True
+
+    def begin(self) -> None:
+        """Have the node take its turn, if there is something for it."""
+        if self._has_news:
+            self._has_news = False
+            self._node.act()
 
     def clock_us(self) -> int:
         """Tell the cluster clock as this server extrapolates it."""

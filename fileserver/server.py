@@ -161,7 +161,8 @@ def _transport(config: ClusterConfig, server: ServerConfig, node: Node) -> Trans
         identity=Hello(PROTOCOL_VERSION, config.cluster, server.server_id),
         listen=_link_address(server.peer),
         peers={other.server_id: _link_address(other.peer) for other in config.servers if other is not server},
-        deliver=node.deliver,
+        deliver=node.put_into_inbox,
+        delivered=node.act,
         on_connect=node.peer_connected,
     )
 

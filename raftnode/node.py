@@ -2,10 +2,12 @@
 
 Theory of operation
 -------------------
-One task, the driver, owns the :class:`~statemachine.raft.Raft` object and the replica, and nothing else touches them.
-Whatever happens (messages, submissions, reads, time) is put into the driver's inbox by plain calls; the driver takes
-the whole inbox, steps through it, drains one ready value, sends, saves and applies, and sleeps until there is more. So
-everything that arrived meanwhile shares one message per peer, one flush, one pass of applying and one round of replies.
+The node owns the :class:`~statemachine.raft.Raft` object and the replica, and changes them only in its turns. Whatever
+happens (messages, submissions, reads, time) is put into its inbox by plain calls; a turn takes the whole inbox, steps
+through it, drains one ready value, sends, saves, applies and answers. So everything that arrived meanwhile shares one
+message per peer, one flush, one pass of applying and one round of replies. A turn is a plain call that never waits;
+whoever has brought the news may have it taken at once (:meth:`Node.act`), and the driver task sees to the rest: time,
+and what comes from other tasks.
 
 * **Changes** of this server's clients are submissions: batches under this server's session. They go to the leader,
   here or over the network, and are proposed again whenever it isn't sure that they arrived. Their results come from
@@ -124,6 +126,8 @@ class Node:
         self._connected_again: list[int] = []
         self._saved_readies: list[Ready] = []
         self._work = trio.Event()
+        self._sleeps_until_us = 0
+        """When the driver wakes by itself."""
         self._followed: tuple[int | None, int] = (None, 0)
         """The leader and the term that were last seen."""
         self._another_leads = trio.Event()
@@ -147,21 +151,40 @@ class Node:
         """This server's batches that have no result yet."""
         return self._proposer.submissions
 
-    def submit(self, payload: bytes, done: Callable[[Results], None], lane: Lane = Lane.SMALL) -> Submission:
-        """Have a batch applied, once, by all replicas; ``done`` gets the results. It may take as long as it takes."""
+    def submit(
+        self, payload: bytes, done: Callable[[Results], None], lane: Lane = Lane.SMALL, *, wake: bool = True
+    ) -> Submission:
+        """Have a batch applied, once, by all replicas; ``done`` gets the results. It may take as long as it takes.
+
+        ``wake`` is False if the caller will :meth:`act`.
+        """
         submission = Submission(payload, lane, done)
         self._proposer.submissions.add(submission)
-        self._work.set()
+        if wake:
+            self._work.set()
         return submission
 
     def withdraw(self, submission: Submission) -> bool:
         """Nobody waits any more. True when it was never proposed and so won't ever be applied."""
         return self._proposer.submissions.withdraw(submission)
 
-    def read_barrier(self, passed: BarrierPassed) -> None:
-        """Call back when the applied state includes whatever any server had acknowledged by now."""
+    def read_barrier(self, passed: BarrierPassed, *, wake: bool = True) -> None:
+        """Call back when the applied state includes whatever any server had acknowledged by now.
+
+        ``wake`` is False if the caller will :meth:`act`.
+        """
         self._barriers.add(passed)
-        self._work.set()
+        if wake:
+            self._work.set()
+
+    def act(self) -> None:
+        """Take a turn now, in the caller's task, for what it has brought: waking the driver for it would cost more.
+
+        Callbacks may come from inside; they must not call this.
+        """
+        self._turn()
+        if self._deadline_us() < self._sleeps_until_us:
+            self._work.set()
 
     @property
     def refuses_changes(self) -> bool:
@@ -190,9 +213,13 @@ class Node:
     # For the transport
 
     def deliver(self, sender: int, messages: list[bytes]) -> None:
-        """Messages have come."""
+        """Messages have come; the driver is woken."""
         self._inbox.append((sender, messages))
         self._work.set()
+
+    def put_into_inbox(self, sender: int, messages: list[bytes]) -> None:
+        """Messages have come, and :meth:`act` will be called."""
+        self._inbox.append((sender, messages))
 
     def peer_connected(self, server_id: int) -> None:
         """A new connection to a server was made; what was on its way on the old one may be lost."""
@@ -228,7 +255,8 @@ class Node:
 
     async def _drive(self) -> None:
         while True:
-            with trio.move_on_at(self._deadline_us() / 1e6):
+            self._sleeps_until_us = self._deadline_us()
+            with trio.move_on_at(self._sleeps_until_us / 1e6):
                 await self._work.wait()
             self._work = trio.Event()
             self._turn()

@@ -107,6 +107,10 @@ def _no_news(_peer: int) -> None:
     pass
 
 
+def _nothing() -> None:
+    pass
+
+
 @attrs.define(slots=True, eq=False, kw_only=True)
 class Transport:
     """Sends to, and receives from, the other servers. Does nothing until ``run``."""
@@ -118,6 +122,8 @@ class Transport:
     """The other servers. An address is looked up here each time that it is dialled."""
     deliver: Callable[[int, list[bytes]], None]
     """Gets a sender and its messages, in order. It must not wait; errors that it raises end ``run``."""
+    delivered: Callable[[], None] = _nothing
+    """Called once when all has been delivered that had arrived, from however many peers."""
     on_connect: Callable[[int], None] = _no_news
     """A connection to that peer has been made: messages can be sent. Earlier ones may be lost."""
     on_disconnect: Callable[[int], None] = _no_news
@@ -440,6 +446,7 @@ class Transport:
                     self._receive_from(token)
                 else:
                     self._look_after(token)
+            self.delivered()
 
     def _receive_from(self, incoming: _Incoming) -> None:
         peer = incoming.peer

@@ -35,6 +35,9 @@ class ManualBackend:
     def read(self, batch: ReadBatch) -> None:
         self.reads.append(batch)
 
+    def begin(self) -> None:
+        pass
+
     def clock_us(self) -> int:
         return self.now_us
 

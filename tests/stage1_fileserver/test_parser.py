@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
 
 import pytest
 from hypothesis import example, given
@@ -70,7 +71,7 @@ GOOD = [
     (b"touch x 0\r\n", Request(TOUCH, b"x", 0, 0, b"")),
     ("read é/日本語\r\n".encode(), Request(READ, "é/日本語".encode(), 0, 0, b"")),
     (b"read " + b"n" * 250 + b"\r\n", Request(READ, b"n" * 250, 0, 0, b"")),
-    ("read  ".encode() + "é".encode() * 125 + b" \r\n", Request(READ, "é".encode() * 125, 0, 0, b"")),
+    (b"read  " + "é".encode() * 125 + b" \r\n", Request(READ, "é".encode() * 125, 0, 0, b"")),
 ]
 
 # Faults after which the conversation goes on: the whole request, and a word of the reason.
@@ -110,7 +111,7 @@ RECOVERABLE = [
     (b"list " + b"n" * 251 + b"\r\n", "longer"),
     (b"touch " + b"n" * 251 + b" 1\r\n", "longer"),
     (b"delete " + b"n" * 251 + b" 1\r\n", "longer"),
-    ("read ".encode() + "é".encode() * 126 + b"\r\n", "longer"),
+    (b"read " + "é".encode() * 126 + b"\r\n", "longer"),
     (b"read a\tb\r\n", "white space"),
     (b"read a\x00b\r\n", "white space"),
     (b"read a\x7f\r\n", "white space"),
@@ -314,7 +315,7 @@ _INPUT = st.lists(_FRAGMENTS, max_size=12).map(b"".join)
 @example(data=b"write x 3\r\nabc\r\n", cuts=[5, 14, 15])
 def test_any_bytes_in_any_chunks_lead_to_the_same_requests(data: bytes, cuts: list[int]) -> None:
     places = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
-    chunks = [data[start:end] for start, end in zip(places, places[1:], strict=False)]
+    chunks = [data[start:end] for start, end in pairwise(places)]
     whole = parse(data)
     assert parse(*chunks) == whole
     assert all(isinstance(request, Request) or not request.close for request in whole[:-1])

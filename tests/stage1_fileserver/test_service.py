@@ -7,14 +7,13 @@ import socket
 
 import pytest
 
-from fileserver import service
 from fileserver.polling import READABLE, WRITABLE, Poller, SelectorPoller, make_poller
 from fileserver.service import Limits, max_connections_default, raise_open_files_limit
 
 
 @pytest.mark.parametrize(("limit", "connections"), [(1024, 960), (64, 32), (10, 5), (100_000, 99_936)])
 def test_default_number_of_connections(monkeypatch: pytest.MonkeyPatch, limit: int, connections: int) -> None:
-    monkeypatch.setattr(service.resource, "getrlimit", lambda _: (limit, limit))
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (limit, limit))
     assert max_connections_default() == Limits().max_connections == connections
 
 
@@ -40,8 +39,8 @@ def test_raising_the_open_files_limit(
         nonlocal limits
         limits = new
 
-    monkeypatch.setattr(service.resource, "getrlimit", lambda _: limits)
-    monkeypatch.setattr(service.resource, "setrlimit", set_limits)
+    monkeypatch.setattr(resource, "getrlimit", lambda _: limits)
+    monkeypatch.setattr(resource, "setrlimit", set_limits)
     assert raise_open_files_limit(wanted) == result
     assert limits == (result, hard)
 

@@ -32,7 +32,7 @@ SEPARATOR = b"|"
 class Disk:
     """What is durable."""
 
-    hard_state: HardState = HardState(0, None)  # noqa: RUF009 - it is frozen
+    hard_state: HardState = attrs.field(factory=lambda: HardState(0, None))
     base_index: int = 0
     terms: list[int] = attrs.field(factory=list)
     entries: list[bytes] = attrs.field(factory=list)
@@ -104,6 +104,8 @@ class Disk:
             else:
                 runs.append(EntriesRun(index, term, (entry,)))
         snapshot = self.snapshots[-1][0] if self.snapshots else None
+        if snapshot is not None and not runs:
+            self.base_index = snapshot.last_included_index
         return Restored(hard_state=self.hard_state, snapshot=snapshot, runs=tuple(runs))
 
 

@@ -1,4 +1,4 @@
-"""A client of the line protocol for these tests: it shares no code with the product, so neither hides the other's bugs."""
+"""A client of the line protocol for these tests. It shares no code with the product, whose bugs it would hide."""
 
 from __future__ import annotations
 

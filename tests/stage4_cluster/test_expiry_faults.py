@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack
 
 import trio
 
+from tests.stage4_cluster.conftest import Figure
 from tests.stage4_cluster.harness import Cluster, eventually
 from tests.stage4_cluster.line_client import File, LineClient, connected
 
@@ -23,7 +24,7 @@ async def moment_of_expiry(client: LineClient, name: str) -> float:
     return trio.current_time()
 
 
-async def test_a_file_expires_on_time_across_a_leader_change(five: Cluster) -> None:
+async def test_a_file_expires_on_time_across_a_leader_change(five: Cluster, figure: Figure) -> None:
     leader = await five.leader()
     survivors = [server_id for server_id in five.ids if server_id != leader]
     lives = (1, 2, 4)
@@ -51,7 +52,7 @@ async def test_a_file_expires_on_time_across_a_leader_change(five: Cluster) -> N
             for client in clients:
                 assert await client.stat(f"brief-{life}") is None
         lateness = ", ".join(f"{(gone_at[life] - answered_at[life] - life) * 1000:.0f}" for life in lives)
-        print(f"gone {lateness} ms late")
+        figure(f"across the kill of a leader, files were gone {lateness} ms late")
 
 
 async def test_the_clock_stands_still_while_the_whole_cluster_is_down(five: Cluster) -> None:
