@@ -75,6 +75,9 @@ class Proposer:
 
     def deadline_us(self, now_us: int) -> int | None:
         """When something is to be proposed though nothing comes: a tick, or what was proposed before."""
+        if self._raft.leader_id is None:
+            # Nobody takes proposals. A deadline that has passed, with nothing done about it, would keep the node awake.
+            return None
         deadlines = []
         if self.submissions.in_flight:
             deadlines.append(self._progress_us + RESEND_US)

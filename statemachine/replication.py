@@ -215,17 +215,21 @@ def _ask_again(raft: Raft, progress: Progress) -> None:
     if progress.state is ProgressState.SNAPSHOT:
         progress.chunk_sent = False
     elif raft.log.term_at(progress.next_index - 1) is None:
-        progress.probe(progress.match_index + 1)
+        progress.probe(progress.next_index)
     elif progress.inflight:
         progress.progressed_us = raft.now_us
         progress.position_due = True
 
 
 def peer_connected(raft: Raft, event: PeerConnected) -> None:
-    """What was under way on the old connection is lost: find out where that follower stands."""
+    """What was under way on the old connection is lost: find out where that follower stands.
+
+    It is asked about the end of what was sent, not of what it acknowledged: a follower that hasn't acknowledged
+    anything to this leader may have it all, and its refusal tells if not.
+    """
     progress = raft.progress.get(event.server)
     if progress is not None:
-        progress.probe(progress.match_index + 1)
+        progress.probe(progress.next_index)
         raft.replication_due = True
 
 

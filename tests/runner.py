@@ -69,7 +69,8 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
 
 def pytest_command(workers: int, paths: list[str], more: list[str], *, with_coverage: bool) -> list[str]:
     """The arguments to run pytest with."""
-    spread = ["-n", str(workers), "--dist", "loadgroup"] if workers > 1 else []
+    # By file, so that what a file's tests share, such as a cluster, is started once and not by each worker.
+    spread = ["-n", str(workers), "--dist", "loadfile"] if workers > 1 else []
     measure = ["--cov", "--cov-branch", "--cov-report="] if with_coverage else []
     return ["pytest", "-q", *spread, *measure, *paths, *more]
 

@@ -17,8 +17,6 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 MAKING = "quintet: making .venv, once"
 UPDATING = "quintet: bringing .venv up to date"
 
-pytestmark = pytest.mark.xdist_group("bootstrap")  # one worker makes the checkout that all of these use
-
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -22,7 +22,8 @@ Commands::
     crash <server> ... / start <server> ...
     cut <server> ...                 from all others
     cut <server> -> <server>         one direction only
-    heal
+    heal                             everything passes; connections are made anew
+    mend <server> -> <server>        one direction passes again, and nobody is told
     hold <server> / release <server> [<count>]     its saves wait / go on, or only the oldest ones
     connect <server> <server>        the first one has made a new connection to the second
     send <server> -> <server> <message> <field>=<value> ...     a message out of the blue, such as one that was delayed
@@ -139,7 +140,7 @@ class Transcript:
         self.cluster.run(int(milliseconds) * MS)
 
     def _do_submit(self, server: str, *words: str) -> None:
-        entries, waiting = words, tuple[str, ...]()
+        entries, waiting = words, ()
         if "for" in words:
             entries, waiting = words[: words.index("for")], words[words.index("for") + 1 :]
         self.cluster.submit(
@@ -171,6 +172,9 @@ class Transcript:
         for word in words:
             for other in self.cluster.disks:
                 self.cluster.cut |= {(int(word), other), (other, int(word))}
+
+    def _do_mend(self, sender: str, _arrow: str, to: str) -> None:
+        self.cluster.cut.remove((int(sender), int(to)))
 
     def _do_heal(self) -> None:
         self.cluster.heal()
@@ -238,7 +242,10 @@ class Transcript:
         if isinstance(message, AppendEntriesResult) and message.success and to in self.cluster.servers:
             progress = self.cluster.servers[to].raft.progress.get(server)
             return progress is None or message.match_index > progress.match_index
-        return not isinstance(message, AppendEntries) or bool(message.entries)
+        if isinstance(message, AppendEntries) and not message.entries:
+            progress = self.cluster.servers[server].raft.progress.get(to)
+            return progress is None or message.prev_log_index > progress.match_index
+        return True
 
     def _changes(self, raft: Raft) -> None:
         before, now = self._last[raft.server_id], _summary(raft)

@@ -6,7 +6,8 @@ wait for conditions, never for time, unless time is what they are about.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from random import Random
 from typing import Any, TypeVar
@@ -380,6 +381,18 @@ class Cluster:
                 floor = max(floor, ended[position][1])
                 position += 1
             assert length >= floor if is_read else length > floor, "something that had ended is missing"
+
+
+@asynccontextmanager
+async def open_cluster(size: int = 5, *, start: bool = True, **options: Any) -> AsyncIterator[Cluster]:
+    """A cluster, by default with all servers started and a leader that all follow; its tasks end with the block."""
+    async with trio.open_nursery() as nursery:
+        cluster = Cluster(nursery, size, **options)
+        if start:
+            await cluster.start()
+            await cluster.wait_leader()
+        yield cluster
+        nursery.cancel_scope.cancel()
 
 
 def _item(payload: bytes) -> bytes:

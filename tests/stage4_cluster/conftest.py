@@ -11,6 +11,28 @@ import pytest
 from tests.stage4_cluster.harness import Cluster
 
 MakeCluster = Callable[..., Cluster]
+Figure = Callable[[str], None]
+_FIGURE = "figure"
+
+
+@pytest.fixture
+def figure(record_property: Callable[[str, object], None]) -> Figure:
+    """Notes something measured, to be shown at the end of the run."""
+
+    def note(text: str) -> None:
+        record_property(_FIGURE, text)
+
+    return note
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show what was measured; this works where pytest was given this folder, as by ``bin/test stage4``."""
+    reports = [*terminalreporter.stats.get("passed", []), *terminalreporter.stats.get("failed", [])]
+    figures = [text for report in reports for name, text in report.user_properties if name == _FIGURE]
+    if figures:
+        terminalreporter.section("figures measured")
+        for text in figures:
+            terminalreporter.write_line(text)
 
 
 @pytest.fixture

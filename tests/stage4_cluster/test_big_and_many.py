@@ -11,7 +11,7 @@ from socket import SO_LINGER, SOL_SOCKET
 import pytest
 import trio
 
-from tests.stage4_cluster.conftest import MakeCluster
+from tests.stage4_cluster.conftest import Figure, MakeCluster
 from tests.stage4_cluster.harness import QUICK_ELECTIONS, Cluster, eventually
 from tests.stage4_cluster.line_client import NOT_FOUND, LineClient, change, connected, version_in
 
@@ -19,7 +19,7 @@ MIB = 1 << 20
 
 
 @pytest.mark.slow
-async def test_small_writes_go_on_while_a_big_file_is_written(make_cluster: MakeCluster) -> None:
+async def test_small_writes_go_on_while_a_big_file_is_written(make_cluster: MakeCluster, figure: Figure) -> None:
     """No election comes of it; big contents pass in pieces, and heartbeats and small changes between them."""
     cluster = make_cluster(5)
     leader = await cluster.start()
@@ -59,10 +59,10 @@ async def test_small_writes_go_on_while_a_big_file_is_written(make_cluster: Make
         assert file.content == content
     took_seconds.sort()
     middle, late = (took_seconds[int(len(took_seconds) * part)] * 1000 for part in (0.5, 0.99))
-    print(
-        f"64 MiB in {big_seconds:.1f} s; beside it {len(took_seconds)} small writes: p50 {middle:.0f}, p99 {late:.0f},"
+    figure(
+        f"64 MiB written in {big_seconds:.1f} s; beside it {len(took_seconds)} small writes: "
+        f"p50 {middle:.0f}, p99 {late:.0f}, longest {took_seconds[-1] * 1000:.0f} ms"
     )
-    print(f"max {took_seconds[-1] * 1000:.0f} ms")
     after = await cluster.same_everywhere()
     assert after["term"] == before["term"], "no election"
     async with connected(cluster.port(1)) as client:
@@ -112,7 +112,7 @@ def many_descriptors() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("many_descriptors")
-async def test_a_thousand_idle_connections(five: Cluster) -> None:
+async def test_a_thousand_idle_connections(five: Cluster, figure: Figure) -> None:
     memory_bytes = five.memory_bytes(1)
     async with AsyncExitStack() as stack:
         idle = [await stack.enter_async_context(connected(five.port(1))) for _ in range(1000)]
@@ -122,7 +122,7 @@ async def test_a_thousand_idle_connections(five: Cluster) -> None:
                 await client.write("beside-idle", b"%d" % number)
             each_ms = (trio.current_time() - started_at) * 1000 / 20
         grown_bytes = five.memory_bytes(1) - memory_bytes
-        print(f"a write beside them took {each_ms:.1f} ms; a connection {grown_bytes / 1000:.0f} bytes of memory")
+        figure(f"beside 1,000 idle connections of {grown_bytes // 1000} bytes each, a write took {each_ms:.1f} ms")
         assert grown_bytes < 40 * MIB
         # They are all still good.
         for client in idle[::100]:

@@ -24,7 +24,7 @@ async def log_is_compacted_beyond(cluster: Cluster, index: int) -> None:
 
     async def look() -> bool:
         statuses = await cluster.statuses()
-        return bool(statuses) and all(status["first_index"] > index for status in statuses.values())
+        return statuses is not None and all(status["first_index"] > index for status in statuses.values())
 
     await eventually(f"the log begins beyond {index}", look)
 

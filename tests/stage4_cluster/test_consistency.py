@@ -9,6 +9,7 @@ from itertools import product
 import pytest
 import trio
 
+from tests.stage4_cluster.conftest import Figure
 from tests.stage4_cluster.harness import Cluster, eventually
 from tests.stage4_cluster.line_client import LineClient, cas, change, connected, version_in
 
@@ -87,23 +88,23 @@ async def test_versions_of_concurrent_changes_are_a_row_without_gaps(five: Clust
 
 
 @pytest.mark.slow
-async def test_every_change_is_made_once_while_leaders_are_killed(five: Cluster) -> None:
+async def test_every_change_is_made_once_while_leaders_are_killed(five: Cluster, figure: Figure) -> None:
     """Counters by append and by cas. Clients of servers that live see no error; each OK is one step of a counter."""
     appended: Counter[int] = Counter()
     swapped: Counter[str] = Counter()
     parked: dict[int, trio.Event] = {}
     busy: Counter[int] = Counter()
-    is_over = False
+    is_over = trio.Event()
     names = {server_id: bytes([64 + server_id]) for server_id in five.ids}
 
     async def take_turns(server_id: int, act: str) -> None:
         """A client that leaves its server before that is killed, and comes back afterwards."""
-        while not is_over:
+        while not is_over.is_set():
             if server_id in parked:
                 await parked[server_id].wait()
             busy[server_id] += 1
             async with connected(five.port(server_id)) as client:
-                while not is_over and server_id not in parked:
+                while not is_over.is_set() and server_id not in parked:
                     if act == "append":
                         await client.append("once/appended", names[server_id])
                         appended[server_id] += 1
@@ -140,7 +141,7 @@ async def test_every_change_is_made_once_while_leaders_are_killed(five: Cluster)
             await eventually("changes are made under another leader", goes_on)
             await five.start(leader)
             parked.pop(leader).set()
-        is_over = True
+        is_over.set()
     async with connected(five.port(1)) as client:
         file = await client.read("once/appended")
         assert file is not None
@@ -149,25 +150,24 @@ async def test_every_change_is_made_once_while_leaders_are_killed(five: Cluster)
         assert file is not None
         assert int(file.content) == swapped["OK"]
     await five.same_everywhere()
-    print(f"{appended.total()} appends, {swapped['OK']} cas, {swapped['ERR_VERSION']} of them refused")
+    figure(f"four leaders killed in {appended.total()} appends and {swapped['OK']} + {swapped['ERR_VERSION']} cas")
 
 
 @pytest.mark.slow
-async def test_500_clients_write_one_file_10_times_each(five: Cluster) -> None:
+async def test_500_clients_write_one_file_10_times_each(five: Cluster, figure: Figure) -> None:
     async with AsyncExitStack() as stack:
         clients = await clients_of_all(stack, five, each=100)
         first = await clients[0].write("crowd", b"")
         versions: list[int] = []
 
         async def write_ten(client: LineClient) -> None:
-            for number in range(10):
-                versions.append(await client.write("crowd", b"%d" % number))
+            versions.extend([await client.write("crowd", b"%d" % number) for number in range(10)])
 
         started_at = trio.current_time()
         async with trio.open_nursery() as nursery:
             for client in clients:
                 nursery.start_soon(write_ten, client)
-        print(f"500 clients x 10 writes: {5000 / (trio.current_time() - started_at):.0f} a second")
+        figure(f"500 clients x 10 writes to one file: {5000 / (trio.current_time() - started_at):.0f} a second")
         assert sorted(versions) == list(range(first + 1, first + 5001))
         for client in clients[:5]:
             file = await client.read("crowd")
@@ -195,7 +195,7 @@ async def test_500_clients_pipeline_10_writes_each(five: Cluster) -> None:
 
 
 @pytest.mark.slow
-async def test_100_clients_cas_until_each_has_succeeded_10_times(five: Cluster) -> None:
+async def test_100_clients_cas_until_each_has_succeeded_10_times(five: Cluster, figure: Figure) -> None:
     """Each takes the version that the refusal tells it. In every round at least one succeeds."""
     async with AsyncExitStack() as stack:
         clients = await clients_of_all(stack, five, each=20)
@@ -222,4 +222,5 @@ async def test_100_clients_cas_until_each_has_succeeded_10_times(five: Cluster) 
             for client in clients:
                 nursery.start_soon(swap_ten_times, client)
         assert sorted(won) == list(range(start + 1, start + 1001))
-        print(f"1000 cas and {refused} refusals took {trio.current_time() - started_at:.1f} s")
+        took_seconds = trio.current_time() - started_at
+        figure(f"100 clients x 10 cas until success: {1000 + refused} requests in {took_seconds:.1f} s")
