@@ -138,7 +138,12 @@ class ListJobs:
             self._wake()
 
     def turn(self) -> bool:
-        """Make one slice of the list whose turn it is; True when there is more to do."""
+        """Make one slice of the list whose turn it is; True when there is more to do.
+
+        There may be nothing to do: `wake` is called for every list, also while turns are being taken.
+        """
+        if not self._active:
+            return False
         job = self._active.popleft()
         if not job.step():
             self._active.append(job)

@@ -130,6 +130,7 @@ class Node:
         """When the driver wakes by itself."""
         self._followed: tuple[int | None, int] = (None, 0)
         """The leader and the term that were last seen."""
+        self._barrier_asked_of = self._followed
         self._another_leads = trio.Event()
 
     def _snapshot_size(self, generator: random.Random) -> int:
@@ -324,6 +325,7 @@ class Node:
         if self.raft.leader_id is not None:
             number = self._barriers.begin()
             if number is not None:
+                self._barrier_asked_of = self._followed
                 self.raft.step(ReadBarrier(number), monotonic_us())
 
     # Carrying out a ready value
@@ -335,14 +337,23 @@ class Node:
         for run in ready.runs:
             self._snapshots.log_grew(run)
         if ready.must_save or ready.messages_after_save or ready.chunks_received:
-            self._saver.save(ready)
+            self._saver.save(ready, leads=self.raft.is_leader)
         for number in ready.barriers_failed:
             self._barriers.failed(number)
         for confirmed in ready.barriers:
             self._barriers.confirmed(confirmed.barrier, confirmed.read_index)
-        if self._barriers.wants_number and (ready.barriers or (ready.barriers_failed and self.raft.leader_id)):
+        if self._barriers.wants_number and (ready.barriers or (ready.barriers_failed and self._may_ask_at_once())):
             # What gathered meanwhile can ask for its barrier now.
             self._work.set()
+
+    def _may_ask_at_once(self) -> bool:
+        """Whether there is another leader than the one that a barrier was asked of and failed.
+
+        One that has stepped down says no as often as it is asked, until this server gives it up too: the next turn,
+        whatever that is for, is soon enough.
+        """
+        raft = self.raft
+        return raft.leader_id is not None and (raft.leader_id, raft.current_term) != self._barrier_asked_of
 
     def _saved(self, ready: Ready) -> None:
         """Told by the saver, within a turn or between turns."""

@@ -26,23 +26,28 @@ from statemachine.events import EntriesRun, HardState
 from statemachine.ready import ChunkReceived, Ready
 
 IN_PLACE_BYTES_MAX = 256 << 10
-SLOW_SAVE_US = 10_000
-QUICK_SAVE_US = 5_000
-"""The disk is slow when saves take longer than the one on average, and quick again when less than the other."""
+FOLLOWER_PATIENCE_US = 10_000
+LEADER_PATIENCE_US = 800
+"""How long small saves may take on average to be made in place. A follower has little else to do; a leader could
+learn meanwhile that a majority of the others is quicker than its own disk."""
 FULL_DISK_RETRY_SECONDS = 0.25
 
 
 @attrs.define(slots=True)
 class DiskSpeed:
-    """A moving average of how long saves take, with hysteresis."""
+    """A moving average of how long small saves take, and whether that is too long, with hysteresis."""
 
     average_us: float = 0.0
-    slow: bool = False
+    _slow: bool = False
 
     def took(self, microseconds: float) -> None:
-        """A small save took so long."""
+        """A save took so long."""
         self.average_us += (microseconds - self.average_us) / 8
-        self.slow = self.average_us > (QUICK_SAVE_US if self.slow else SLOW_SAVE_US)
+
+    def is_slower_than(self, patience_us: float) -> bool:
+        """Whether saves take longer than that; once they do, until they take half of it."""
+        self._slow = self.average_us > (patience_us / 2 if self._slow else patience_us)
+        return self._slow
 
 
 class Saver:
@@ -72,13 +77,13 @@ class Saver:
         """How long a small save takes on average."""
         return self._speed.average_us
 
-    def save(self, ready: Ready) -> None:
-        """Save it, now or soon, and tell ``saved``; order is kept."""
+    def save(self, ready: Ready, *, leads: bool) -> None:
+        """Save it, now or soon, and tell ``saved``; order is kept. ``leads``: this server is the leader."""
         if self._busy or self._queue:
             self._enqueue(ready)
         elif not (ready.must_save or ready.chunks_received):
             self._saved(ready)
-        elif self._may_save_in_place(ready):
+        elif self._may_save_in_place(ready, LEADER_PATIENCE_US if leads else FOLLOWER_PATIENCE_US):
             self._save_in_place(ready)
         else:
             self._enqueue(ready)
@@ -118,8 +123,8 @@ class Saver:
         self._queue.append(ready)
         self._work.set()
 
-    def _may_save_in_place(self, ready: Ready) -> bool:
-        if self._speed.slow or ready.log_reset is not None or ready.chunks_received:
+    def _may_save_in_place(self, ready: Ready, patience_us: float) -> bool:
+        if self._speed.is_slower_than(patience_us) or ready.log_reset is not None or ready.chunks_received:
             return False
         return sum(len(entry) for run in ready.runs for entry in run.entries) <= IN_PLACE_BYTES_MAX
 

@@ -6,20 +6,24 @@ counts servers.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import attrs
 
 from statemachine.messages import ServerId
 
 
+def _set_of(servers: Iterable[ServerId]) -> frozenset[ServerId]:
+    return frozenset(servers)
+
+
 @attrs.frozen(slots=True)
 class Configuration:
     """The servers of a cluster (thesis 4.1)."""
 
-    voters: frozenset[ServerId] = attrs.field(converter=frozenset)
+    voters: frozenset[ServerId] = attrs.field(converter=_set_of)
     """Whose votes and acknowledgements count."""
-    learners: frozenset[ServerId] = attrs.field(default=frozenset(), converter=frozenset)
+    learners: frozenset[ServerId] = attrs.field(default=frozenset(), converter=_set_of)
     """Who receives the log without a vote (thesis 4.2.1, non-voting servers)."""
 
     def __attrs_post_init__(self) -> None:

@@ -72,7 +72,7 @@ def pytest_command(workers: int, paths: list[str], more: list[str], *, with_cove
     # By file, so that what a file's tests share, such as a cluster, is started once and not by each worker.
     spread = ["-n", str(workers), "--dist", "loadfile"] if workers > 1 else []
     measure = ["--cov", "--cov-branch", "--cov-report="] if with_coverage else []
-    return ["pytest", "-q", *spread, *measure, *paths, *more]
+    return ["pytest", *spread, *measure, *paths, *more]
 
 
 def coverage_command() -> list[str]:

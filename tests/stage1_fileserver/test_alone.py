@@ -194,3 +194,16 @@ async def test_the_clock_goes_on_where_the_store_stands(autojump_clock: trio.tes
     await trio.sleep(100)
     second = AloneBackend(first.store)
     assert second.clock_us() == 5_000_000
+
+
+async def test_two_long_lists_at_once(port: int) -> None:
+    """The second comes while the first is being made, and each is whole."""
+    first, second = await connect(port), await connect(port)
+    await first.send(b"".join(b"write f%05d 0\r\n\r\n" % number for number in range(3000)))
+    assert await first.replies(3000) == [b"OK %d\r\n" % (number + 1) for number in range(3000)]
+    await first.send(b"list\r\n" * 3)
+    await second.send(b"list\r\n" * 3)
+    lines = b"".join(b"f%05d %d 0 0\n" % (number, number + 1) for number in range(3000))
+    expected = b"LIST %d\r\n%b\r\n" % (len(lines), lines)
+    for client in (first, second, first, second, first, second):
+        assert await client.reply() == expected

@@ -8,7 +8,7 @@ import pytest
 
 from fileserver.backend import Failure, FailureKind
 from fileserver.commands import DELETE, WRITE
-from fileserver.reading import ACTIVE_LISTS_MAX, LIST_SLICE_FILES
+from fileserver.reading import ACTIVE_LISTS_MAX, LIST_SLICE_FILES, ListJobs
 from tests.stage1_fileserver.fake_backend import SECOND_US, Client, ManualBackend
 
 NO_LEADER = Failure(FailureKind.NOT_APPLIED, "no leader")
@@ -144,6 +144,11 @@ def test_lists_take_turns_and_few_are_made_at_a_time() -> None:
         assert len(backend.store._table.views) <= ACTIVE_LISTS_MAX
     assert len(lists) == 0
     assert [waiter.takes() for waiter in waiters] == [listing(lines)] * len(waiters)
+
+
+def test_a_turn_with_nothing_to_do_is_no_error() -> None:
+    """A list may come, and wake whoever takes the turns, while turns are being taken that finish it."""
+    assert not ListJobs(lambda: None).turn()
 
 
 def test_a_list_whose_client_has_gone_is_given_up(client: Client) -> None:

@@ -106,7 +106,8 @@ class Cluster:
         """
         limit_us += self.now_us
         while not holds():
-            assert self._heap and self._heap[0][0] <= limit_us, f"not within the limit: {self.describe()}"
+            in_time = bool(self._heap) and self._heap[0][0] <= limit_us
+            assert in_time, f"not within the limit: {self.describe()}"
             self.now_us, _, action = heapq.heappop(self._heap)
             action()
 
@@ -209,8 +210,9 @@ class Cluster:
         for server in self.servers.values():
             raft = server.raft
             lines.append(
-                f"{server.server_id}: {raft.role.value} of {raft.leader_id} term {raft.current_term} vote {raft.voted_for}"
-                f" log {raft.log.base_index}-{raft.log.last_index} {raft.log.runs()[-4:]} commit {raft.commit_index}"
+                f"{server.server_id}: {raft.role.value} of {raft.leader_id} term {raft.current_term}"
+                f" vote {raft.voted_for} log {raft.log.base_index}-{raft.log.last_index} {raft.log.runs()[-4:]}"
+                f" commit {raft.commit_index}"
                 f" applied {server.applied_index} persisted {raft.persisted_index} progress {raft.progress}"
             )
         return "\n".join(lines)

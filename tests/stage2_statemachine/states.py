@@ -200,6 +200,4 @@ def output_of(ready: Ready) -> dict[str, object]:
 
 def changes_between(before: dict[str, object], after: dict[str, object]) -> dict[str, object]:
     """What is different afterwards; None for what is gone."""
-    return {
-        name: after.get(name) for name in before.keys() | after.keys() if before.get(name) != after.get(name)
-    }
+    return {name: after.get(name) for name in before.keys() | after.keys() if before.get(name) != after.get(name)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import groupby
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -184,6 +184,7 @@ class LogMachine(RuleBasedStateMachine):
                 assert self.log.last_index_not_after(index, term) == max(agreeing, default=self.base[0])
 
 
+LogMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=25)
 TestLogMachine = LogMachine.TestCase
 
 

@@ -82,18 +82,20 @@ class Row:
     output: dict[str, object] = attrs.field(factory=dict)
 
 
-def append(term: int, previous: int, previous_term: int, *terms: int, commit: int = 0, round_number: int = 9) -> Message:
+def append(
+    term: int, previous: int, previous_term: int, *terms: int, commit: int = 0, round_number: int = 9
+) -> Message:
     """An AppendEntries of server 2."""
     entries = tuple(entry(index, term_) for index, term_ in enumerate(terms, previous + 1))
     return AppendEntries(term, 2, previous, previous_term, terms[0] if terms else 0, entries, commit, round_number)
 
 
 def accepted(term: int, match_index: int, round_number: int = 9) -> Message:
-    return AppendEntriesResult(term, True, match_index, 0, 0, round_number)  # noqa: FBT003
+    return AppendEntriesResult(term, True, match_index, 0, 0, round_number)
 
 
 def refused(term: int, previous: int, index: int, index_term: int, round_number: int = 9) -> Message:
-    return AppendEntriesResult(term, False, previous, index, index_term, round_number)  # noqa: FBT003
+    return AppendEntriesResult(term, False, previous, index, index_term, round_number)
 
 
 def chunk(term: int, index: int, *, offset: int = 0, done: bool = False, index_term: int = 4) -> InstallSnapshot:
@@ -166,7 +168,12 @@ ROWS["AppendEntries, equal term, a conflict: the log is cut there"] = [
     for role in (F, P, C)
 ]
 ROWS["AppendEntries, equal term, all there already: nothing is cut, and the answer needs no save"] = [
-    Row(role, Receive(2, append(5, 1, 1, 2)), followed(role, leader=2) | {"verified": 2}, {"send": [(2, accepted(5, 2))]})
+    Row(
+        role,
+        Receive(2, append(5, 1, 1, 2)),
+        followed(role, leader=2) | {"verified": 2},
+        {"send": [(2, accepted(5, 2))]},
+    )
     for role in (F, P, C)
 ]
 ROWS["AppendEntries, higher term: followed, and entries are taken"] = [
@@ -251,7 +258,8 @@ ROWS["RequestVote, lower term: refused"] = [
     for pre in (False, True)
 ]
 ROWS["RequestVote, equal term, vote given or leader known: refused"] = [
-    Row(role, Receive(3, vote(5, last=9, last_term=5)), NOTHING, {"send": [(3, voted(5, yes=False))]}) for role in (F, C, L)
+    Row(role, Receive(3, vote(5, last=9, last_term=5)), NOTHING, {"send": [(3, voted(5, yes=False))]})
+    for role in (F, C, L)
 ]
 ROWS["RequestVote, equal term, vote free: granted, once it is saved"] = [
     Row(
@@ -451,7 +459,7 @@ ROWS["ReadIndexResult, higher term: the term is taken"] = [
     for role in (F, P, C, L)
 ]
 ROWS["InstallSnapshot, lower term: answered with the term"] = [
-    Row(role, Receive(2, chunk(4, 8)), NOTHING, {"send": [(2, InstallSnapshotResult(5, 8, 0, False, 9))]})  # noqa: FBT003
+    Row(role, Receive(2, chunk(4, 8)), NOTHING, {"send": [(2, InstallSnapshotResult(5, 8, 0, False, 9))]})
     for role in (F, P, C, L)
 ]
 ROWS["InstallSnapshot, equal term: a candidate follows, and the chunk is kept"] = [
@@ -471,7 +479,7 @@ ROWS["InstallSnapshot, equal term: a candidate follows, and the chunk is kept"] 
         },
         {
             "chunks_received": [ChunkReceived(2, chunk(5, 8))],
-            "send_after_save": [(2, InstallSnapshotResult(5, 8, 4, False, 9))],  # noqa: FBT003
+            "send_after_save": [(2, InstallSnapshotResult(5, 8, 4, False, 9))],
         },
     )
     for role in (F, P, C)
@@ -481,7 +489,7 @@ ROWS["InstallSnapshot, of what is committed here: answered as installed"] = [
         role,
         Receive(2, chunk(5, 2, index_term=2)),
         followed(role, leader=2),
-        {"send_after_save": [(2, InstallSnapshotResult(5, 2, 0, True, 9))]},  # noqa: FBT003
+        {"send_after_save": [(2, InstallSnapshotResult(5, 2, 0, True, 9))]},
     )
     for role in (F, P, C)
 ]
@@ -500,19 +508,19 @@ ROWS["InstallSnapshot, higher term: followed"] = [
                 "complete": False,
             }
         },
-        new_term() | {"send_after_save": [(2, InstallSnapshotResult(6, 8, 0, False, 9))]},  # noqa: FBT003
+        new_term() | {"send_after_save": [(2, InstallSnapshotResult(6, 8, 0, False, 9))]},
     )
     for role in (F, P, C, L)
 ]
 ROWS["InstallSnapshotResult, lower or equal term, nothing being sent: ignored"] = [
-    *(Row(role, Receive(2, InstallSnapshotResult(4, 2, 0, True, 0))) for role in (F, P, C, L)),  # noqa: FBT003
-    *(Row(role, Receive(2, InstallSnapshotResult(5, 2, 0, True, 0))) for role in (F, P, C)),  # noqa: FBT003
-    Row(L, Receive(2, InstallSnapshotResult(5, 2, 0, True, 0)), {"2.last_contact_us": NOW_US[L]}),  # noqa: FBT003
+    *(Row(role, Receive(2, InstallSnapshotResult(4, 2, 0, True, 0))) for role in (F, P, C, L)),
+    *(Row(role, Receive(2, InstallSnapshotResult(5, 2, 0, True, 0))) for role in (F, P, C)),
+    Row(L, Receive(2, InstallSnapshotResult(5, 2, 0, True, 0)), {"2.last_contact_us": NOW_US[L]}),
 ]
 ROWS["InstallSnapshotResult, higher term: steps down"] = [
     Row(
         role,
-        Receive(2, InstallSnapshotResult(6, 2, 0, False, 0)),  # noqa: FBT003
+        Receive(2, InstallSnapshotResult(6, 2, 0, False, 0)),
         followed(role, leader=None, term=6, contact=False),
         new_term(),
     )
@@ -564,9 +572,14 @@ ROWS["PeerConnected at the leader: asked where it stands"] = [
     Row(L, PeerConnected(2), {"2.commit_sent": 2}, {"send": [(2, AppendEntries(5, 1, 3, 4, 5, (b"",), 2, 0))]})
 ]
 ROWS["a confirmed barrier is told"] = [
-    Row(F, Receive(2, ReadIndexResult(5, 6, 3)), {"asked": {}, "known_committed": 3}, {
-        "barriers": [BarrierConfirmed(6, 3)],
-    })
+    Row(
+        F,
+        Receive(2, ReadIndexResult(5, 6, 3)),
+        {"asked": {}, "known_committed": 3},
+        {
+            "barriers": [BarrierConfirmed(6, 3)],
+        },
+    )
 ]
 
 
@@ -580,7 +593,11 @@ ROWS["a confirmed barrier is told"] = [
 )
 def test_row(row: Row) -> None:
     raft = server_in(row.role)
-    if isinstance(row.event, Receive) and isinstance(row.event.message, ReadIndexResult) and row.event.message.barrier == 6:
+    if (
+        isinstance(row.event, Receive)
+        and isinstance(row.event.message, ReadIndexResult)
+        and row.event.message.barrier == 6
+    ):
         raft.reads.asked[6] = raft.now_us
     before = state_of(raft)
     raft.step(row.event, raft.now_us + LATER_US)

@@ -2,8 +2,8 @@
 
 A transcript is a file in ``transcripts/``. A line that begins with ``> `` is a command, one that begins with ``#`` is a
 comment, and all others are the trace, which is made anew by running the commands and compared with what
-the file has. ``pytest tests/stage2_statemachine --rewrite-transcripts`` writes the files instead; then a person reads the
-difference.
+the file has. ``pytest tests/stage2_statemachine --rewrite-transcripts`` writes the files instead; then a person reads
+the difference.
 
 Everything is the same each time: a message takes 1 ms, a save no time, and server n's election timeout is always 300 ms
 and 50 ms more for each server before it.
@@ -33,6 +33,7 @@ Commands::
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable
 
@@ -140,7 +141,7 @@ class Transcript:
         self.cluster.run(int(milliseconds) * MS)
 
     def _do_submit(self, server: str, *words: str) -> None:
-        entries, waiting = words, ()
+        entries, waiting = words, words[:0]
         if "for" in words:
             entries, waiting = words[: words.index("for")], words[words.index("for") + 1 :]
         self.cluster.submit(
@@ -210,7 +211,8 @@ class Transcript:
             saved = "" if raft.persisted_index == raft.log.last_index else f", saved {raft.persisted_index}"
             self._say(
                 server.server_id,
-                f"{_role(raft)}, log {_log(raft)}, committed {raft.commit_index}, applied {server.applied_index}{saved}",
+                f"{_role(raft)}, log {_log(raft)}, committed {raft.commit_index},"
+                f" applied {server.applied_index}{saved}",
             )
 
     # The trace
@@ -272,7 +274,7 @@ def _log(raft: Raft) -> str:
     log = raft.log
     words = [f"..{log.base_index}"] if log.base_index else []
     runs = [*log.runs(), (log.last_index + 1, 0)]
-    for (first, term), (end, _) in zip(runs, runs[1:], strict=False):
+    for (first, term), (end, _) in itertools.pairwise(runs):
         count = end - first
         words += [f"{term}*{count}"] if count > 5 else [str(term)] * count
     return " ".join(words)

@@ -44,18 +44,25 @@ async def run_inline(function: Callable[..., T], *arguments: object) -> T:
     return function(*arguments)
 
 
-@attrs.define(slots=True, eq=False)
+@attrs.define(slots=True, eq=False, repr=False)
 class Pending:
     """A submitted batch, as its submitter sees it."""
 
     payload: bytes
-    server_id: int
+    server: Server
+    boot: int
+    """In which run of the server it was submitted."""
     begun: int
     """When it was submitted, in events of the whole cluster."""
     ended: int | None = None
     """When its result came."""
     results: int | None = None
     submission: Submission = attrs.field(init=False)
+
+    @property
+    def is_lost(self) -> bool:
+        """The server's run is over: nobody waits for the result any more."""
+        return not self.server.running or self.server.boots != self.boot
 
 
 @attrs.frozen(slots=True)
@@ -68,7 +75,7 @@ class Read:
     items: tuple[bytes, ...]
 
 
-@attrs.define(slots=True, eq=False)
+@attrs.define(slots=True, eq=False, repr=False)
 class Server:
     """One server: a disk that lasts, and node, machine and transport of the present run, if it runs."""
 
@@ -194,7 +201,7 @@ class Server:
     def submit(self, payload: bytes, lane: Lane = Lane.SMALL) -> Pending:
         """Submits a batch."""
         cluster = self.cluster
-        pending = Pending(payload, self.server_id, cluster.next_event())
+        pending = Pending(payload, self, self.boots, cluster.next_event())
 
         def done(results: int) -> None:
             assert pending.ended is None, "told twice"
@@ -233,7 +240,7 @@ class Server:
         return answer[0].items
 
 
-@attrs.define(slots=True, eq=False)
+@attrs.define(slots=True, eq=False, repr=False)
 class Cluster:
     """Some servers and what happens to them."""
 
@@ -319,6 +326,28 @@ class Cluster:
         """Lets a server hear nobody, and nobody hear it."""
         self.partition([server], [other for other in self.servers.values() if other is not server])
 
+    def break_links(self, *servers: Server) -> None:
+        """Breaks the connections of these servers, or all there are; what was under way on them is lost."""
+        for server in servers or self.servers.values():
+            for other in self.servers.values():
+                if other is not server:
+                    self.network.reset(server.host, other.host)
+
+    def heal(self, *, broken: bool = False) -> None:
+        """Ends all partitions; connections may have broken meanwhile, or what was held on them arrives late."""
+        self.network.heal_all()
+        if broken:
+            self.break_links()
+
+    async def all_answered(self, *at: Server) -> None:
+        """Until all that was submitted at these servers, or at any, in their present runs, has its results."""
+        servers = at or tuple(self.servers.values())
+        await self.until(
+            lambda: all(
+                pending.ended is not None or pending.is_lost for pending in self.history if pending.server in servers
+            )
+        )
+
     # What must hold
 
     async def settle(self, *also: bytes) -> None:
@@ -342,6 +371,7 @@ class Cluster:
         that only grows that is easy to see: nothing that was there when something ended may be missing in what
         began later.
         """
+        assert not any(server.ended_by for server in self.running)
         longest = max((server.items for server in self.running), key=len)
         for server in self.running:
             assert server.items == longest[: len(server.items)]

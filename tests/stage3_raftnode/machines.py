@@ -26,7 +26,7 @@ class ListState:
     ended_sessions: list[int] = attrs.Factory(list)
 
 
-@attrs.define(slots=True, eq=False)
+@attrs.define(slots=True, eq=False, repr=False)
 class ListMachine:
     """Appends payloads; ``in <microseconds> <item>`` appends the item so much cluster time later.
 
@@ -93,7 +93,7 @@ def _chunks(items: list[bytes], padding: bytes) -> Iterator[bytes]:
         yield cbor2.dumps([items[start : start + ENTRIES_PER_CHUNK], padding])
 
 
-@attrs.define(slots=True, eq=False)
+@attrs.define(slots=True, eq=False, repr=False)
 class ListSnapshot:
     """The chunks of a list; tells its machine when it is done with, as a view of a store does."""
 
@@ -116,7 +116,7 @@ class ListSnapshot:
             self._machine.snapshots_open -= 1
 
 
-@attrs.define(slots=True, eq=False)
+@attrs.define(slots=True, eq=False, repr=False)
 class ListRestore:
     """A list in the making."""
 

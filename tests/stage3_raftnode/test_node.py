@@ -42,7 +42,7 @@ async def test_all_servers_submit_at_once(autojump_clock: MockClock) -> None:
         for batch in zip(*payloads.values(), strict=True):
             for server, payload in zip(cluster.running, batch, strict=True):
                 server.submit(payload)
-        await cluster.until(lambda: all(pending.ended is not None for pending in cluster.history))
+        await cluster.all_answered()
         await cluster.settle()
         items = cluster.servers[1].items
         for own in payloads.values():
@@ -80,7 +80,7 @@ async def test_one_message_in_ten_is_lost(autojump_clock: MockClock) -> None:
                 for payload in numbered(5, b"at-%d-%d" % (server.server_id, round_number)):
                     server.submit(payload)
             await trio.sleep(0.05)
-        await cluster.until(lambda: all(pending.ended is not None for pending in cluster.history))
+        await cluster.all_answered()
         await cluster.settle()
         assert len(cluster.servers[1].items) == len(cluster.history) == 250
 
@@ -92,7 +92,7 @@ async def test_messages_take_random_times(autojump_clock: MockClock) -> None:
             for server in cluster.running:
                 server.submit(b"at-%d-%d" % (server.server_id, round_number))
             await trio.sleep(0.02)
-        await cluster.until(lambda: all(pending.ended is not None for pending in cluster.history))
+        await cluster.all_answered()
         await cluster.settle()
 
 
@@ -195,7 +195,7 @@ async def test_handing_over_is_quick_and_loses_nothing(autojump_clock: MockClock
         await leader.node.hand_over(PATIENCE_SECONDS)
         assert trio.current_time() - begun < 0.1
         assert not leader.is_leader
-        await cluster.until(lambda: all(pending.ended is not None for pending in cluster.history))
+        await cluster.all_answered()
         assert trio.current_time() - begun < 0.2
         await cluster.settle()
 

@@ -18,20 +18,6 @@ async def stays_unanswered(cluster: Cluster, servers: list[Server], name: bytes)
     assert not any(reads)
 
 
-def heal(cluster: Cluster, *, broken: bool) -> None:
-    """Ends a partition; connections may have broken in it, or what was held on them arrives late."""
-    cluster.network.heal_all()
-    if broken:
-        for one in cluster.servers:
-            for other in range(1, one):
-                cluster.network.reset(str(one), str(other))
-
-
-async def all_answered(cluster: Cluster) -> None:
-    await cluster.until(lambda: all(pending.ended is not None for pending in cluster.history))
-    await cluster.settle()
-
-
 @pytest.mark.parametrize("broken", [True, False])
 @pytest.mark.parametrize("leader_in_majority", [True, False])
 async def test_two_against_three(autojump_clock: MockClock, *, broken: bool, leader_in_majority: bool) -> None:
@@ -47,8 +33,9 @@ async def test_two_against_three(autojump_clock: MockClock, *, broken: bool, lea
             assert len(await server.read()) >= 20
         await stays_unanswered(cluster, minority, b"cut-off")
         assert not any(server.is_leader for server in minority), "a leader without a majority steps down"
-        heal(cluster, broken=broken)
-        await all_answered(cluster)
+        cluster.heal(broken=broken)
+        await cluster.all_answered()
+        await cluster.settle()
         assert len(cluster.servers[1].items) == 62
 
 
@@ -59,8 +46,9 @@ async def test_a_three_way_split(autojump_clock: MockClock, *, broken: bool) -> 
         cluster.partition([one], rest[:2], rest[2:])
         await stays_unanswered(cluster, cluster.running, b"split")
         assert cluster.leader is None
-        heal(cluster, broken=broken)
-        await all_answered(cluster)
+        cluster.heal(broken=broken)
+        await cluster.all_answered()
+        await cluster.settle()
 
 
 async def test_every_partition_after_another(autojump_clock: MockClock) -> None:
@@ -74,15 +62,10 @@ async def test_every_partition_after_another(autojump_clock: MockClock) -> None:
             await cluster.wait_leader(majority)
             for server in turned:
                 server.submit(b"round-%d-at-%d" % (first, server.server_id))
-            await cluster.until(
-                lambda majority=majority: all(
-                    pending.ended is not None
-                    for pending in cluster.history
-                    if cluster.servers[pending.server_id] in majority
-                )
-            )
-        heal(cluster, broken=False)
-        await all_answered(cluster)
+            await cluster.all_answered(*majority)
+        cluster.heal()
+        await cluster.all_answered()
+        await cluster.settle()
 
 
 async def test_a_leader_that_hears_nobody_steps_down(autojump_clock: MockClock) -> None:
@@ -96,7 +79,7 @@ async def test_a_leader_that_hears_nobody_steps_down(autojump_clock: MockClock) 
         await cluster.until(lambda: cluster.leader in others or None)
         await others[0].append(b"after")
         pending = leader.submit(b"deaf")
-        heal(cluster, broken=False)
+        cluster.heal()
         await cluster.until(lambda: pending.ended)
         await cluster.settle()
 
@@ -111,7 +94,7 @@ async def test_a_follower_that_hears_nobody_disturbs_nobody(autojump_clock: Mock
             cluster.network.cut_one_way(other.host, follower.host)
         await trio.sleep(8)
         assert await leader.append(b"meanwhile") == [1]
-        heal(cluster, broken=False)
+        cluster.heal()
         await cluster.settle(b"meanwhile")
         assert leader.is_leader
         assert leader.node.raft.current_term == term
@@ -126,8 +109,9 @@ async def test_a_follower_whose_link_to_the_leader_is_cut(autojump_clock: MockCl
         await leader.append(*numbered(10))
         await stays_unanswered(cluster, [follower], b"cut-off")
         assert leader.is_leader
-        heal(cluster, broken=False)
-        await all_answered(cluster)
+        cluster.heal()
+        await cluster.all_answered()
+        await cluster.settle()
 
 
 async def test_a_bridge(autojump_clock: MockClock) -> None:
@@ -138,7 +122,7 @@ async def test_a_bridge(autojump_clock: MockClock) -> None:
             for right in rest[2:]:
                 cluster.network.cut(left.host, right.host)
         await bridge.append(b"over the bridge")
-        heal(cluster, broken=True)
+        cluster.heal(broken=True)
         await cluster.settle()
 
 
@@ -151,4 +135,5 @@ async def test_links_that_break_all_the_time(autojump_clock: MockClock) -> None:
             one, other = cluster.dice.sample(sorted(cluster.servers), 2)
             await trio.sleep(cluster.dice.uniform(0, 0.01))
             cluster.network.reset(str(one), str(other))
-        await all_answered(cluster)
+        await cluster.all_answered()
+        await cluster.settle()

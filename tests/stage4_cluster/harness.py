@@ -97,7 +97,10 @@ class Cluster:
         self._paused: set[int] = set()
         self.directory: Final = directory
         self.ids: Final = tuple(range(1, nodes + 1))
-        self.config_file: Final = directory / "cluster.json"
+        self.config_file = directory / "cluster.json"
+        """May be replaced before the servers run."""
+        self.prefix: tuple[str, ...] = ()
+        """Words to put before a server's command line, such as prlimit's."""
         directory.mkdir(exist_ok=True)
         self.config_file.write_text(json.dumps(configuration(self._ports.first, nodes, **settings)))
 
@@ -149,7 +152,8 @@ class Cluster:
 
     def command(self, server_id: int) -> list[str]:
         """The command line that runs a server."""
-        return program_command("fileserver", "--config", self.config_file, "--id", server_id, "--dir", self.directory)
+        arguments = ("--config", self.config_file, "--id", server_id, "--dir", self.directory)
+        return [*self.prefix, *program_command("fileserver", *arguments)]
 
     async def start(self, *server_ids: int) -> int:
         """Start servers (all by default) and wait until all that run have one leader; gives its id."""
@@ -280,8 +284,8 @@ class Cluster:
         """Raises AssertionError if a server has ended that no test has ended."""
         for server_id, process in self._processes.items():
             status = process.poll()
-            output = (self.place(server_id) / "output").read_text()
-            assert status is None, f"server {server_id} ended with {status}: {output}{self.log(server_id)[-3000:]}"
+            said = self._output(server_id)[-6000:] + self.log(server_id)[-2000:]
+            assert status is None, f"server {server_id} ended with {status}: {said}"
 
     def check_logs(self) -> None:
         """Raises AssertionError if a server met something that it didn't expect."""

@@ -227,3 +227,101 @@ async def test_a_server_that_does_not_forward_redirects(make_cluster: MakeCluste
         assert (await client.ask(b"\r\n")).startswith(b"ERR_CMD_ERR ")
     async with connected(cluster.port(leader)) as client:
         assert await client.write("a", b"x") == 1
+
+
+async def fill(cluster: Cluster, server_id: int, prefix: str, count: int, exptime: int = 0) -> int:
+    """Write so many small files; gives the last version."""
+    version = 0
+    async with connected(cluster.port(server_id)) as client:
+        for first in range(0, count, 1000):
+            numbers = range(first, min(first + 1000, count))
+            await client.send(b"".join(change("write", f"{prefix}/{number}", b"x", exptime) for number in numbers))
+            for reply in await client.replies(len(numbers)):
+                version = version_in(reply)
+    return version
+
+
+async def test_long_lists_by_several_clients_while_files_change(make_cluster: MakeCluster) -> None:
+    """Each list is the state of one instant: a file is always there once, though it is rewritten all the time."""
+    cluster = make_cluster(3, **QUICK_ELECTIONS)
+    asked = await cluster.start()
+    count = 5000
+    await fill(cluster, asked, "long", count)
+    is_over = trio.Event()
+    lists_made = 0
+
+    async def keep_listing(pause_seconds: float) -> None:
+        nonlocal lists_made
+        async with connected(cluster.port(asked)) as client:
+            while lists_made < 40:
+                await trio.sleep(pause_seconds)  # so that lists begin in the middle of others
+                listed = await client.list("long/")
+                assert len(listed) == count
+                lists_made += 1
+        is_over.set()
+
+    async def keep_writing() -> None:
+        async with connected(cluster.port(asked)) as client:
+            number = 0
+            while not is_over.is_set():
+                number += 1
+                await client.write(f"long/{number % count}", b"%d" % number)
+
+    async with trio.open_nursery() as nursery:
+        for number in range(4):
+            nursery.start_soon(keep_listing, number * 0.001)
+        nursery.start_soon(keep_writing)
+    await cluster.same_everywhere()
+
+
+async def test_very_many_files_expire_in_one_instant(make_cluster: MakeCluster, figure: Figure) -> None:
+    """Nobody else waits long for that, lists that are made meanwhile are sound, and each expiry takes its version."""
+    cluster = make_cluster(3)
+    leader = await cluster.start()
+    term = (await cluster.same_everywhere())["term"]
+    count = 10_000
+    started_at = trio.current_time()
+    last = await fill(cluster, leader, "storm", count, 4)
+    filled_at = trio.current_time()
+    longest = 0.0
+    writes = 0
+    async with connected(cluster.port(leader)) as writer, connected(cluster.port(leader)) as lister:
+        left = count
+        while left:
+            asked_at = trio.current_time()
+            await writer.write("beside", b"x")
+            writes += 1
+            longest = max(longest, trio.current_time() - asked_at)
+            left = len(await lister.list("storm/"))
+            assert left == count or trio.current_time() - started_at >= 4.0, "no file expires early"
+        assert trio.current_time() - filled_at <= 4.0 + 1.0 + 1.0, "gone at most 1 s late, and a second for us"
+        assert await writer.write("beside", b"x") == last + count + writes + 1
+    status = await cluster.same_everywhere()
+    assert status["term"] == term
+    figure(f"while {count} files expired, the longest of {writes} writes took {longest * 1000:.0f} ms")
+
+
+async def test_too_many_connections_are_refused_and_the_rest_served(make_cluster: MakeCluster) -> None:
+    """The limit comes from the process's own; files for the log and the peers are always left."""
+    cluster = make_cluster(3, snapshot_log_bytes=100_000, **QUICK_ELECTIONS)
+    cluster.prefix = ("prlimit", "--nofile=100:100")
+    await cluster.start()
+    async with AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(connected(cluster.port(1))) for _ in range(150)]
+        replies = []
+        for client in clients:
+            try:
+                replies.append(await client.ask(change("write", "crowded", b"x")))
+            except trio.BrokenResourceError:
+                replies.append(b"")  # refused, and reset before we could say anything
+        served = [client for client, reply in zip(clients, replies, strict=True) if reply.startswith(b"OK ")]
+        assert len(served) >= 20
+        assert all(reply.startswith((b"OK ", b"ERR_BUSY ")) or not reply for reply in replies)
+        # New segments and snapshots can still be made.
+        for _ in range(10):
+            await served[0].send(change("write", "crowded", bytes(500)) * 100)
+            for reply in await served[0].replies(100):
+                version_in(reply)
+    async with connected(cluster.port(1)) as client:
+        await client.write("crowded", b"y")
+    await cluster.same_everywhere()

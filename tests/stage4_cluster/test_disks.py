@@ -204,7 +204,19 @@ async def test_full_disks(mount: Mount, make_cluster: MakeCluster, figure: Figur
         for server_id in small:
             log_line = [line for line in cluster.log(server_id).splitlines() if "No space left on device" in line]
             assert log_line or "full" in cluster.log(server_id), cluster.log(server_id)
+        # A restart in that state finds everything, serves reads, and refuses changes as before.
+        if full == "all":
+            cluster.kill(*cluster.ids)
+            await cluster.start()
+            async with connected(cluster.port(1)) as reader:
+                for name, version in acknowledged.items():
+                    file = await reader.stat(name)
+                    assert file is not None
+                    assert file.version == version
+                assert (await reader.ask(change("write", "no-room", bytes(MIB)))).startswith(b"ERR_INTERNAL ")
+        for server_id in small:
             mount(cluster.place(server_id), 200 * MIB)
+    async with connected(cluster.port(3)) as client:
 
         async def is_accepted() -> int | None:
             reply = await client.ask(b"write room 1\r\nx\r\n")

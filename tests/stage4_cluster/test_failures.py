@@ -213,6 +213,43 @@ async def test_without_a_majority_requests_fail_after_the_request_timeout(make_c
     await cluster.same_everywhere()
 
 
+async def test_big_contents_fail_likewise_without_a_majority(make_cluster: MakeCluster) -> None:
+    """And leave nothing behind that stands in the way of later ones."""
+    cluster = make_cluster(3, request_timeout=1.5, **QUICK_ELECTIONS)
+    asked = await cluster.start()
+    async with connected(cluster.port(asked)) as client:
+        cluster.kill(*(server_id for server_id in cluster.ids if server_id != asked))
+        outcomes = {}
+        for size_bytes in (300_000, 5_000_000):
+            reply = await client.ask(change("write", f"big-{size_bytes}", bytes(size_bytes)))
+            assert reply.startswith(b"ERR_INTERNAL "), reply
+            assert b"outcome unknown" in reply or b"not applied" in reply
+            outcomes[f"big-{size_bytes}"] = reply
+        await cluster.mend()
+        for name, reply in outcomes.items():
+            file = await client.read(name)
+            assert file is None or (
+                b"outcome unknown" in reply and file.content == bytes(int(name.removeprefix("big-")))
+            )
+        await client.write("big", b"\1" * 5_000_000)
+        file = await client.read("big")
+        assert file is not None
+        assert file.content == b"\1" * 5_000_000
+    await cluster.same_everywhere()
+
+
+async def test_a_stop_without_a_majority_comes_to_an_end(make_cluster: MakeCluster) -> None:
+    cluster = make_cluster(3, **QUICK_ELECTIONS)
+    leader = await cluster.start()
+    cluster.kill(*(server_id for server_id in cluster.ids if server_id != leader))
+    async with connected(cluster.port(leader)) as client:
+        await client.send(change("write", "pending", b"x"))
+        cluster.ask_to_stop(leader)
+        assert await cluster.exit_status(leader) == 0
+        reply = await client.reply()
+        assert reply == b"" or reply.startswith(b"ERR_INTERNAL "), reply
+
+
 async def test_all_are_killed_at_once_and_started_again(five: Cluster) -> None:
     """Twice, while changes are under way: all that was acknowledged is there, and versions go on without a gap."""
     for turn in range(2):
