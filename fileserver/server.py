@@ -164,6 +164,7 @@ def _transport(config: ClusterConfig, server: ServerConfig, node: Node) -> Trans
         deliver=node.put_into_inbox,
         delivered=node.act,
         on_connect=node.peer_connected,
+        on_disconnect=node.peer_disconnected,
     )
 
 

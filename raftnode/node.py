@@ -48,6 +48,7 @@ from raftnode.transport import Transport
 from statemachine.events import (
     Event,
     PeerConnected,
+    PeerDisconnected,
     Persisted,
     ReadBarrier,
     Receive,
@@ -227,6 +228,10 @@ class Node:
         self._connected_again.append(server_id)
         self._work.set()
 
+    def peer_disconnected(self, server_id: int) -> None:
+        """A connection to or from a server broke."""
+        self._step(PeerDisconnected(server_id))
+
     # Running
 
     async def run(self, transport: Transport, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -279,6 +284,9 @@ class Node:
                 break
             self._take_saved()
         self._apply_committed()
+        if self._proposer.has_more:
+            # What was applied has made room for more, or opened the session that it waits for.
+            self._work.set()
         self._room.check()
 
     def _take_inbox(self) -> None:

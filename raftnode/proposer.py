@@ -89,6 +89,11 @@ class Proposer:
                 deadlines.append(now_us + max(due_us - self._clock.now_us(), 0))
         return min(deadlines, default=None)
 
+    @property
+    def has_more(self) -> bool:
+        """Whether ``propose`` would send something now that it could not, or had no cause to, when it was last called."""
+        return self._raft.leader_id is not None and self.submissions.can_take
+
     def propose(self, now_us: int) -> None:
         """Propose what there is to propose, to whoever leads."""
         raft = self._raft
@@ -124,7 +129,8 @@ class Proposer:
     def restored(self) -> None:
         """The replica's state was replaced by a snapshot's."""
         session = self._replica.session_of(self._raft.server_id)
-        if session is not None and session.nonce == self._nonce and not self.submissions.session:
+        if session is not None and session.nonce == self._nonce and session.session != self.submissions.session:
+            # To ask for one would bring nothing more: the replicas have opened one for this run already.
             self.submissions.session_opened(session.session)
         self.submissions.restored(session)
 

@@ -198,8 +198,14 @@ class Replica:
 
 
 def _chunks(head: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
-    yield head
-    yield from rest
+    try:
+        yield head
+        yield from rest
+    finally:
+        # Also when this is closed before the rest has begun, which delegation to it wouldn't pass on.
+        close = getattr(rest, "close", None)
+        if close is not None:
+            close()
 
 
 class ReplicaRestore:

@@ -43,11 +43,9 @@ class Snapshotter:
             DiskFailed: the disk failed.
         """
         replica = self._replica
-        chunks = replica.snapshot()
-        head = next(chunks)
         writer = self._storage.snapshots.create(replica.applied_index, applied_term)
+        chunks = replica.snapshot()
         try:
-            await self._run_blocking(writer.append, head)
             while group := await self._draw(chunks):
                 await self._run_blocking(_append_all, writer.append, group)
             meta: SnapshotMeta = await self._run_blocking(writer.commit)

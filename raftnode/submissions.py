@@ -22,17 +22,15 @@ import attrs
 from raftnode.proposals import Propose
 from raftnode.replica import Results, Session
 
-SMALL_WINDOW_BYTES = 16 << 20
-"""Most bytes of small batches on their way."""
-BULK_WINDOW_BYTES = 1 << 20
-"""Most bytes of bulk on their way."""
-
-
 class Lane(enum.Enum):
     """How a batch is to be treated when there is more to send than there is room."""
 
     SMALL = "small"
     BULK = "bulk"
+
+
+WINDOW_BYTES = {Lane.SMALL: 16 << 20, Lane.BULK: 1 << 20}
+"""Most bytes on their way."""
 
 
 @attrs.define(slots=True, eq=False)
@@ -96,6 +94,15 @@ class Submissions:
         self.pending_bytes -= len(submission.payload)
         return True
 
+    @property
+    def can_take(self) -> bool:
+        """Whether ``take`` would give something."""
+        if not self.session:
+            return False
+        return self._next_to_send < len(self._proposed) or any(
+            waiting and self._window_bytes[lane] < WINDOW_BYTES[lane] for lane, waiting in self._waiting.items()
+        )
+
     def take(self) -> list[Propose]:
         """What is to be proposed to the present leader now."""
         if not self.session:
@@ -112,9 +119,8 @@ class Submissions:
         return proposals
 
     def _fill_window(self) -> None:
-        for lane, limit in ((Lane.SMALL, SMALL_WINDOW_BYTES), (Lane.BULK, BULK_WINDOW_BYTES)):
-            waiting = self._waiting[lane]
-            while waiting and self._window_bytes[lane] < limit:
+        for lane, waiting in self._waiting.items():
+            while waiting and self._window_bytes[lane] < WINDOW_BYTES[lane]:
                 submission = waiting.popleft()
                 self._sequence += 1
                 submission.sequence = self._sequence

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from statemachine import replication
+from statemachine.events import PeerDisconnected
 from statemachine.messages import RequestVote, RequestVoteResult, ServerId
 from statemachine.roles import Role
 
@@ -54,6 +55,19 @@ def election_timeout(raft: Raft) -> None:
     raft.become_follower(raft.current_term, None)
     raft.role = Role.PRE_CANDIDATE
     _ask_for_votes(raft, pre_vote=True, leadership_transfer=False)
+
+
+def peer_disconnected(raft: Raft, event: PeerDisconnected) -> None:
+    """Don't wait out the election timeout for a leader whose connection broke: most likely it has died.
+
+    It is no longer held on to, and this server asks for votes within a heartbeat's time unless the leader is heard
+    of before. That is safe (it is what the timer might have done), and if the leader lives after all, a majority
+    still hears it and answers no.
+    """
+    if raft.role is Role.FOLLOWER and raft.leader_id == event.server:
+        raft.leader_contact_us = None
+        hasty_us = raft.now_us + raft.generator.randint(0, raft.options.heartbeat_us)
+        raft.election_deadline_us = min(raft.election_deadline_us, hasty_us)
 
 
 def campaign(raft: Raft, *, leadership_transfer: bool) -> None:

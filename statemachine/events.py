@@ -129,6 +129,13 @@ class PeerConnected:
     server: ServerId
 
 
+@attrs.frozen(slots=True)
+class PeerDisconnected:
+    """A connection to or from that server broke: it may have died."""
+
+    server: ServerId
+
+
 Event: TypeAlias = (
     Submit
     | Receive
@@ -140,4 +147,5 @@ Event: TypeAlias = (
     | SnapshotRefused
     | TransferLeadership
     | PeerConnected
+    | PeerDisconnected
 )

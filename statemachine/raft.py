@@ -35,6 +35,7 @@ from statemachine.events import (
     Event,
     HardState,
     PeerConnected,
+    PeerDisconnected,
     Persisted,
     ReadBarrier,
     Receive,
@@ -284,8 +285,8 @@ class Raft:
     def truncate_log(self, last_index: int) -> None:
         """Drop all entries behind ``last_index``; saves of them that are under way count for nothing."""
         assert last_index >= self.commit_index, "a committed entry would be dropped"
+        assert last_index >= self.verified_index, "an entry that the leader has would be dropped"
         self.log.truncate(last_index)
-        self.verified_index = min(self.verified_index, last_index)
         self._disk_agrees_until(last_index)
 
     def reset_log(self, index: int, term: int) -> None:
@@ -406,6 +407,7 @@ _HANDLERS: dict[type, Callable[[Raft, Any], None]] = {
     SnapshotRefused: snapshots.snapshot_refused,
     TransferLeadership: transfer.transfer_leadership,
     PeerConnected: replication.peer_connected,
+    PeerDisconnected: elections.peer_disconnected,
 }
 
 _MESSAGE_HANDLERS: dict[type, Callable[[Raft, ServerId, Any], None]] = {

@@ -16,7 +16,16 @@ from collections.abc import Callable, Iterable
 import attrs
 
 from statemachine.configuration import Configuration
-from statemachine.events import Event, PeerConnected, ReadBarrier, Receive, Submit, Timeout, TransferLeadership
+from statemachine.events import (
+    Event,
+    PeerConnected,
+    PeerDisconnected,
+    ReadBarrier,
+    Receive,
+    Submit,
+    Timeout,
+    TransferLeadership,
+)
 from statemachine.invariants import InvariantChecker
 from statemachine.messages import Message, ServerId
 from statemachine.ready import Outgoing, Ready
@@ -40,6 +49,8 @@ class Weather:
     in_order: bool = True
     """Whether messages of one link arrive in the order in which they were sent, as over a connection."""
     damaged_snapshots: float = 0.0
+    crashes_noticed: float = 0.0
+    """How often a server learns of another's crash by the end of their connection."""
     crashes_before_save: float = 0.0
     """How often a server crashes when it has sent what may go at once and is about to save something."""
 
@@ -138,6 +149,9 @@ class Cluster:
             server.disk.save(ready)
         for ready in server.saving[finished : finished + 1]:
             server.disk.save_prefix(ready, self.generator)
+        for other in self.servers:
+            if self.weather.crashes_noticed > 0 and self.generator.random() < self.weather.crashes_noticed:
+                self.take(other, PeerDisconnected(server_id))
 
     def cut_link(self, sender: ServerId, to: ServerId) -> None:
         """From now on nothing passes in this direction."""

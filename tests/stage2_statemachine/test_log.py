@@ -105,6 +105,15 @@ def test_a_reset_log_begins_behind_the_snapshot() -> None:
     assert contents(log) == [(10, 5, b"x"), (11, 5, b"y")]
 
 
+def test_compaction_keeps_what_is_behind_it() -> None:
+    log = log_of(1, 1, 2, 4, 4, 6)
+    for first, runs in ((2, [(2, 1), (3, 2), (4, 4), (6, 6)]), (4, [(4, 4), (6, 6)]), (5, [(5, 4), (6, 6)]), (7, [])):
+        log.compact(first)
+        assert (log.runs(), log.first_index, log.last_index, log.last_term) == (runs, first, 6, 6)
+        log.compact(first - 1)
+        assert log.first_index == first
+
+
 def test_compaction_past_the_end_is_a_mistake() -> None:
     with pytest.raises(AssertionError):
         log_of(1, 1).compact(5)

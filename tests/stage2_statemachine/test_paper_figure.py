@@ -204,6 +204,16 @@ def test_append_entries_5_commit_index_is_the_minimum_of_the_leaders_and_the_las
     assert raft.commit_index == expected
 
 
+def test_append_entries_5_what_another_leader_verified_counts_for_nothing() -> None:
+    """The log may differ from the new leader's behind the last entry that this one has sent."""
+    raft = states.follower((1, 1, 1), term=2)
+    receive(raft, 2, AppendEntries(2, 2, 3, 1, 0, (), 0, 1))
+    receive(raft, 3, AppendEntries(3, 3, 1, 1, 0, (), 3, 0))
+    assert (raft.commit_index, raft.known_commit_index) == (1, 3)
+    receive(raft, 3, AppendEntries(3, 3, 2, 1, 3, (b"other",), 3, 0))
+    assert (terms_of(raft), raft.commit_index) == ([1, 1, 3], 3)
+
+
 # RequestVote RPC, receiver implementation
 
 

@@ -40,6 +40,7 @@ def weather_of(dice: random.Random) -> Weather:
         repeats=dice.choice([0, 0, 0.05, 0.3]),
         in_order=dice.random() < 0.6,
         damaged_snapshots=dice.choice([0, 0.3]),
+        crashes_noticed=dice.choice([0, 0.5, 1]),
         crashes_before_save=dice.choice([0, 0, 0.02, 0.1]),
     )
 
@@ -149,6 +150,7 @@ def churn(seed: int) -> Cluster:
     weather = Weather(
         delay_us=dice.choice([(1 * MS, 1 * MS), (1 * MS, 30 * MS)]),
         save_us=dice.choice([(0, 0), (1 * MS, 30 * MS)]),
+        crashes_noticed=dice.choice([0, 1]),
         crashes_before_save=dice.choice([0, 0.05]),
     )
     options = attrs.evolve(OPTIONS, election_timeout_us_min=150 * MS, election_timeout_us_max=200 * MS)

@@ -26,6 +26,7 @@ Commands::
     mend <server> -> <server>        one direction passes again, and nobody is told
     hold <server> / release <server> [<count>]     its saves wait / go on, or only the oldest ones
     connect <server> <server>        the first one has made a new connection to the second
+    disconnect <server> <server>     the first one's connection to the second has ended
     send <server> -> <server> <message> <field>=<value> ...     a message out of the blue, such as one that was delayed
     show <what> ... / hide <what> ...              heartbeats, messages
     state                            a line on each server
@@ -41,7 +42,7 @@ import attrs
 
 from statemachine import messages
 from statemachine.configuration import Configuration
-from statemachine.events import HardState, PeerConnected, Receive
+from statemachine.events import HardState, PeerConnected, PeerDisconnected, Receive
 from statemachine.messages import (
     AppendEntries,
     AppendEntriesResult,
@@ -188,6 +189,9 @@ class Transcript:
 
     def _do_connect(self, server: str, to: str) -> None:
         self.cluster.take(int(server), PeerConnected(int(to)))
+
+    def _do_disconnect(self, server: str, other: str) -> None:
+        self.cluster.take(int(server), PeerDisconnected(int(other)))
 
     def _do_send(self, sender: str, _arrow: str, to: str, kind: str, *fields: str) -> None:
         message_class = getattr(messages, kind)

@@ -20,7 +20,7 @@ from raftnode.hello import PROTOCOL_VERSION, Hello
 from raftnode.links import Address
 from raftnode.memory_network import MemoryNetwork
 from raftnode.node import Node
-from raftnode.node_values import NodeOptions, Observer
+from raftnode.node_values import NodeOptions, Observer, monotonic_us
 from raftnode.simulated_disk import SimulatedCrash, SimulatedDisk
 from raftnode.storage import Storage, StorageIdentity
 from raftnode.submissions import Lane, Submission
@@ -257,6 +257,7 @@ class Cluster:
     reads: list[Read] = attrs.Factory(list)
     _happened: trio.lowlevel.ParkingLot = attrs.Factory(trio.lowlevel.ParkingLot)
     _events: int = 0
+    _born_us: int = attrs.Factory(monotonic_us)
 
     def __attrs_post_init__(self) -> None:
         self.network = MemoryNetwork(Random(self.seed))
@@ -372,6 +373,8 @@ class Cluster:
         began later.
         """
         assert not any(server.ended_by for server in self.running)
+        age_us = monotonic_us() - self._born_us
+        assert all(server.node.clock.now_us() <= age_us for server in self.running), "a cluster clock is early"
         longest = max((server.items for server in self.running), key=len)
         for server in self.running:
             assert server.items == longest[: len(server.items)]

@@ -122,6 +122,28 @@ async def test_small_batches_pass_bulk(autojump_clock: MockClock) -> None:
         assert [item for item in server.items if len(item) > 100] == pieces
 
 
+async def test_bulk_waits_for_no_heartbeat(autojump_clock: MockClock) -> None:
+    """Its window is filled again as soon as there is room."""
+    async with open_cluster() as cluster:
+        server = cluster.others(await cluster.wait_leader())[0]
+        await server.append(b"first")
+        begun = trio.current_time()
+        for number in range(64):
+            server.submit(b"%d " % number + bytes(128 << 10), Lane.BULK)
+        await cluster.all_answered()
+        assert trio.current_time() - begun < 0.05
+
+
+async def test_the_first_batch_waits_for_no_heartbeat(autojump_clock: MockClock) -> None:
+    """It goes as soon as the server's session is open."""
+    async with open_cluster() as cluster:
+        begun = trio.current_time()
+        for server in cluster.running:
+            server.submit(b"at-%d" % server.server_id)
+        await cluster.all_answered()
+        assert trio.current_time() - begun < 0.01
+
+
 async def test_a_batch_larger_than_any_frame_or_message_limit(autojump_clock: MockClock) -> None:
     async with open_cluster(3) as cluster:
         big = b"big" + bytes(3 << 20)

@@ -90,6 +90,7 @@ async def test_the_clock_stands_still_while_the_whole_cluster_is_down(five: Clus
         gone_at = await moment_of_expiry(client, "outlives-outage")
         assert gone_at - launched_at >= 4 - 1, "at most a second of its life had been used before the outage"
         assert gone_at - launched_at <= 4 + LATE_SECONDS + 1
+        await client.delete("outlives-by-far")
 
 
 async def test_a_killed_server_brings_nothing_back(five: Cluster) -> None:

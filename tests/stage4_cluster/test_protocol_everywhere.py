@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from itertools import count
 
 import pytest
@@ -280,40 +281,62 @@ async def test_a_name_of_250_bytes_is_accepted(client: LineClient) -> None:
     await client.delete("ü" * 125)
 
 
-async def test_a_file_expires_on_time_and_takes_a_version(client: LineClient, name: str) -> None:
-    started_at = trio.current_time()
-    version = await client.write(name, b"soon gone", 2)
-    written_at = trio.current_time()
-    file = await client.stat(name)
-    assert file is not None
-    assert file.seconds_left == 2
+async def test_files_expire_on_time_and_each_takes_a_version(five: Cluster) -> None:
+    """Watched through all five at a time, as it takes its seconds."""
+    async with AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(connected(five.port(server_id))) for server_id in five.ids]
+        first = await clients[0].write("before-expiry", b"")
 
-    async def counts_down() -> bool:
-        file = await client.stat(name)
-        return file is not None and file.seconds_left == 1
+        async def watch(client: LineClient, name: str) -> None:
+            started_at = trio.current_time()
+            await client.write(name, b"soon gone", 2)
+            written_at = trio.current_time()
+            file = await client.stat(name)
+            assert file is not None
+            assert file.seconds_left == 2
 
-    await eventually("one second is left", counts_down)
-    assert trio.current_time() - started_at >= 1.0
+            async def counts_down() -> bool:
+                file = await client.stat(name)
+                return file is not None and file.seconds_left == 1
 
-    async def has_gone() -> bool:
-        return await client.read(name) is None
+            await eventually("one second is left", counts_down)
+            assert trio.current_time() - started_at >= 1.0
 
-    await eventually("the file expires", has_gone)
-    assert trio.current_time() - started_at >= 2.0, "no file expires early"
-    assert trio.current_time() - written_at <= 3.0 + 0.5, "it is gone at most 1 s late (and half a second for us)"
-    assert await client.write(name, b"back") == version + 2
+            async def has_gone() -> bool:
+                return await client.read(name) is None
+
+            await eventually("the file expires", has_gone)
+            assert trio.current_time() - started_at >= 2.0, "no file expires early"
+            assert trio.current_time() - written_at <= 3.0 + 0.5, "at most 1 s late (and half a second for us)"
+
+        async with trio.open_nursery() as nursery:
+            for client in clients:
+                nursery.start_soon(watch, client, f"file-{next(_numbers)}")
+        assert await clients[0].write("before-expiry", b"") == first + 5 + 5 + 1
 
 
-async def test_a_later_write_replaces_the_expiry(client: LineClient, name: str) -> None:
-    version = await client.write(name, b"soon gone", 1)
-    assert version_in(await client.ask(cas(name, version, b"for ever"))) == version + 1
-    gone = f"{name}-gone"
-    await client.write(gone, b"", 1)
+async def test_a_later_change_replaces_the_expiry(five: Cluster) -> None:
+    async with AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(connected(five.port(server_id))) for server_id in five.ids]
 
-    async def has_gone() -> bool:
-        return await client.stat(gone) is None
+        async def replace(client: LineClient, name: str) -> None:
+            kept = [f"{name}-{way}" for way in ("write", "cas", "append", "touch")]
+            versions = [await client.write(each, b"soon gone", 1) for each in kept]
+            await client.write(f"{name}-gone", b"", 1)
+            await client.write(kept[0], b"")
+            version_in(await client.ask(cas(kept[1], versions[1], b"")))
+            version_in(await client.ask(change("append", kept[2], b"", 0)))
+            version_in(await client.ask(f"touch {kept[3]} 0\r\n".encode()))
 
-    await eventually("a file written after it expires", has_gone)
-    file = await client.read(name)
-    assert file is not None
-    assert (file.content, file.seconds_left) == (b"for ever", 0)
+            async def has_gone() -> bool:
+                return await client.stat(f"{name}-gone") is None
+
+            await eventually("a file written after them expires", has_gone)
+            for each in kept:
+                file = await client.read(each)
+                assert file is not None, each
+                assert file.seconds_left == 0
+
+        async with trio.open_nursery() as nursery:
+            for client in clients:
+                nursery.start_soon(replace, client, f"file-{next(_numbers)}")

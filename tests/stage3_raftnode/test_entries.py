@@ -1,0 +1,65 @@
+"""What stands in a log entry: the table of the module, there and back."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from raftnode.entries import (
+    HEADER_BYTES,
+    BadEntry,
+    Entry,
+    EntryKind,
+    decode,
+    encode_batch,
+    encode_open_session,
+    encode_tick,
+    stamp_of,
+)
+
+NUMBERS = st.integers(0, 2**64 - 1)
+
+
+@pytest.mark.parametrize(
+    ("encoded", "entry"),
+    [
+        (encode_tick(7), Entry(EntryKind.TICK, 7, 0, 0, 0, b"")),
+        (encode_open_session(7, 3, 99), Entry(EntryKind.OPEN_SESSION, 7, 3, 99, 0, b"")),
+        (encode_batch(7, 11, 5, 4, b"payload"), Entry(EntryKind.BATCH, 7, 11, 5, 4, b"payload")),
+        (encode_batch(7, 11, 5, 4, b""), Entry(EntryKind.BATCH, 7, 11, 5, 4, b"")),
+    ],
+)
+def test_every_kind_there_and_back(encoded: bytes, entry: Entry) -> None:
+    assert decode(encoded) == entry
+    assert stamp_of(encoded) == entry.stamp_us
+    assert len(encoded) == HEADER_BYTES + len(entry.payload)
+
+
+@given(NUMBERS, NUMBERS, NUMBERS, NUMBERS, st.binary())
+def test_any_batch_there_and_back(stamp_us: int, session: int, sequence: int, acknowledged: int, payload: bytes) -> None:
+    entry = Entry(EntryKind.BATCH, stamp_us, session, sequence, acknowledged, payload)
+    assert decode(encode_batch(stamp_us, session, sequence, acknowledged, payload)) == entry
+
+
+def test_the_empty_entry_that_begins_a_term_has_no_stamp() -> None:
+    assert stamp_of(b"") == 0
+
+
+@pytest.mark.parametrize(
+    "encoded", [b"", encode_tick(1)[:-1], b"\x00" + encode_tick(1)[1:], b"\x04" + encode_tick(1)[1:]]
+)
+def test_what_cannot_be_read(encoded: bytes) -> None:
+    with pytest.raises(BadEntry, match=f"an entry of {len(encoded)} bytes"):
+        decode(encoded)
+
+
+@given(st.binary())
+def test_any_bytes_are_an_entry_or_bad(encoded: bytes) -> None:
+    try:
+        entry = decode(encoded)
+    except BadEntry:
+        return
+    assert encoded == encoded[:1] + encode_batch(
+        entry.stamp_us, entry.session, entry.sequence, entry.acknowledged, entry.payload
+    )[1:]
