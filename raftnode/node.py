@@ -131,7 +131,7 @@ class Node:
         """When the driver wakes by itself."""
         self._followed: tuple[int | None, int] = (None, 0)
         """The leader and the term that were last seen."""
-        self._barrier_asked_of = self._followed
+        self._barrier_asked_of: tuple[int | None, int] = self._followed
         self._another_leads = trio.Event()
 
     def _snapshot_size(self, generator: random.Random) -> int:

@@ -91,7 +91,7 @@ class Proposer:
 
     @property
     def has_more(self) -> bool:
-        """Whether ``propose`` would send something now that it could not, or had no cause to, when it was last called."""
+        """Whether ``propose`` would send something now that it could not when it was last called."""
         return self._raft.leader_id is not None and self.submissions.can_take
 
     def propose(self, now_us: int) -> None:

@@ -22,6 +22,7 @@ import attrs
 from raftnode.proposals import Propose
 from raftnode.replica import Results, Session
 
+
 class Lane(enum.Enum):
     """How a batch is to be treated when there is more to send than there is room."""
 

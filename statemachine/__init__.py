@@ -14,4 +14,6 @@ Figure 3.1 quoted where it is carried out:
 * :mod:`statemachine.snapshots`: InstallSnapshot and compaction
 * :mod:`statemachine.reads`: ReadIndex
 * :mod:`statemachine.transfer`: leadership transfer
+
+:mod:`statemachine.invariants` watches a whole cluster in tests and simulation.
 """

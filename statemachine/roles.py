@@ -30,7 +30,8 @@ class Options:
     append_bytes_max: int = 1 << 20
     """Entries in one AppendEntries; a single larger entry goes alone."""
     probe_bytes_max: int = 64 << 10
-    """Entries in an AppendEntries to a follower that may refuse it; it is repeated with every heartbeat."""
+    """Entries in an AppendEntries to a follower that may refuse it; it is repeated with every heartbeat, so an entry
+    that is larger waits until the follower has agreed."""
     inflight_bytes_max: int = 8 << 20
     """Unanswered entries per follower."""
     inflight_messages_max: int = 256

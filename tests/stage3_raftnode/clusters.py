@@ -147,6 +147,7 @@ class Server:
             deliver=self.node.put_into_inbox,
             delivered=self.node.act,
             on_connect=self.node.peer_connected,
+            on_disconnect=self.node.peer_disconnected,
             network=cluster.network.host(self.host),
             random=generator,
         )
@@ -405,8 +406,9 @@ class Cluster:
             if pending.ended is not None and pending.results is not None and not pending.payload.startswith(b"in ")
         ]
         ended = sorted((end, length) for _, end, length in lengths + appends)
-        begun = sorted((begin, length, is_read) for ops, is_read in ((lengths, True), (appends, False))
-                       for begin, _, length in ops)
+        begun = sorted(
+            (begin, length, is_read) for ops, is_read in ((lengths, True), (appends, False)) for begin, _, length in ops
+        )
         floor = 0
         position = 0
         for begin, length, is_read in begun:

@@ -37,7 +37,9 @@ def test_every_kind_there_and_back(encoded: bytes, entry: Entry) -> None:
 
 
 @given(NUMBERS, NUMBERS, NUMBERS, NUMBERS, st.binary())
-def test_any_batch_there_and_back(stamp_us: int, session: int, sequence: int, acknowledged: int, payload: bytes) -> None:
+def test_any_batch_there_and_back(
+    stamp_us: int, session: int, sequence: int, acknowledged: int, payload: bytes
+) -> None:
     entry = Entry(EntryKind.BATCH, stamp_us, session, sequence, acknowledged, payload)
     assert decode(encode_batch(stamp_us, session, sequence, acknowledged, payload)) == entry
 
@@ -60,6 +62,8 @@ def test_any_bytes_are_an_entry_or_bad(encoded: bytes) -> None:
         entry = decode(encoded)
     except BadEntry:
         return
-    assert encoded == encoded[:1] + encode_batch(
-        entry.stamp_us, entry.session, entry.sequence, entry.acknowledged, entry.payload
-    )[1:]
+    assert (
+        encoded
+        == encoded[:1]
+        + encode_batch(entry.stamp_us, entry.session, entry.sequence, entry.acknowledged, entry.payload)[1:]
+    )

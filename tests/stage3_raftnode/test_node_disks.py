@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from collections.abc import Iterator
 
 import pytest
 import trio
@@ -122,8 +121,9 @@ async def fill_up(cluster: Cluster, servers: Sequence[Server]) -> None:
     for server in servers:
         segments_only(server.disk)
     number = 0
-    while not all(server.has_said("the disk is full: no new changes are taken until there is room")
-                  for server in servers):
+    while not all(
+        server.has_said("the disk is full: no new changes are taken until there is room") for server in servers
+    ):
         await cluster.others(*servers)[0].append(b"filling-%d" % number)
         number += 1
         assert number < 1000

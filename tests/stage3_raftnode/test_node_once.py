@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from typing import Any
+
 import pytest
 import trio
 from trio.testing import MockClock
 
-from raftnode import proposer
+from raftnode import proposer, saver
 from statemachine.roles import Options
-from tests.stage3_raftnode.clusters import Cluster, Server, numbered, open_cluster
+from tests.stage3_raftnode.clusters import Cluster, Server, T, numbered, open_cluster
 
 
 @pytest.mark.parametrize("how", ["kill", "cut_power", "stop", "cut_off"])
@@ -120,11 +123,22 @@ async def test_results_are_kept_only_until_they_are_had(autojump_clock: MockCloc
 DOWN_MAX = 2
 
 
-@pytest.mark.parametrize("seed", range(8))
-async def test_random_faults(autojump_clock: MockClock, seed: int) -> None:
-    """Kills, power cuts, partitions, loss, delay, handing over, with small snapshots, changes and reads all through."""
+@pytest.mark.parametrize("in_threads", [True, False])
+@pytest.mark.parametrize("seed", range(6))
+async def test_random_faults(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, seed: int, *, in_threads: bool
+) -> None:
+    """Kills, power cuts, partitions, loss, delay, handing over, with small snapshots, changes and reads all through.
+
+    With saves in place, or all of them in threads that take a random time.
+    """
     raft = Options(snapshot_chunk_bytes=2000)
-    async with open_cluster(seed=seed, snapshot_log_bytes=3000, raft=raft) as cluster:
+    async with open_cluster(start=False, seed=seed, snapshot_log_bytes=3000, raft=raft) as cluster:
+        if in_threads:
+            monkeypatch.setattr(saver, "IN_PLACE_BYTES_MAX", -1)
+            for server in cluster.servers.values():
+                server.run_blocking = in_random_time(cluster)
+        await cluster.start()
         for _ in range(60):
             await disturb(cluster)
             for server in cluster.running:
@@ -143,6 +157,16 @@ async def test_random_faults(autojump_clock: MockClock, seed: int) -> None:
         assert not any(server.ended_by for server in cluster.servers.values())
         assert sum(pending.ended is not None for pending in cluster.history) > 50
         assert len(cluster.reads) > 20
+
+
+def in_random_time(cluster: Cluster) -> Callable[..., Awaitable[Any]]:
+    """Worker threads of a busy machine with a slow disk."""
+
+    async def run(function: Callable[..., T], *arguments: object) -> T:
+        await trio.sleep(cluster.dice.choice([0, 0.001, 0.03]))
+        return function(*arguments)
+
+    return run
 
 
 async def disturb(cluster: Cluster) -> None:
