@@ -55,6 +55,10 @@ class Barriers:
             self._gathering = self._asked + self._gathering
             self._asked = []
 
+    def is_confirmed_up_to(self, applied_index: int) -> bool:
+        """Whether ``release`` would let something pass."""
+        return bool(self._confirmed) and self._confirmed[0][0] <= applied_index
+
     def release(self, applied_index: int) -> None:
         """Call back the reads whose state is applied."""
         while self._confirmed and self._confirmed[0][0] <= applied_index:

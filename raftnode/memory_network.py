@@ -373,8 +373,9 @@ class MemoryNetwork:
         """Nothing passes between hosts of different groups; within a group everything does."""
         for group in groups:
             for other_group in groups:
-                for one in group:
-                    for other in other_group - {one}:
+                # Sorted, since the order decides who gets which of the random delays.
+                for one in sorted(group):
+                    for other in sorted(other_group - {one}):
                         if group is other_group:
                             self.heal_one_way(one, other)
                         else:

@@ -311,7 +311,8 @@ class Node:
         except codec.BadMessage as error:
             self.observer.log("message refused", sender=sender, why=str(error))
             return
-        self._flags_of[sender] = Flag(envelope.flags & _KNOWN_FLAGS)
+        if envelope.flags != self._flags_of.get(sender):
+            self._flags_of[sender] = Flag(envelope.flags & _KNOWN_FLAGS)
         message = envelope.message
         if isinstance(message, Proposals):
             self._proposer.forward(sender, message)
@@ -388,12 +389,15 @@ class Node:
         for outgoing in messages:
             if outgoing.message is not encoded_of:
                 encoded_of = outgoing.message
-                data = codec.encode(encoded_of, self.clock.now_us(), self._flags())
+                data = self._encoded(encoded_of)
             transport.send(outgoing.to, data, urgent=outgoing.urgent)
+
+    def _encoded(self, message: codec.PeerMessage) -> bytes:
+        return codec.encode(message, self.clock.now_us(), self._flags())
 
     def _send_proposals(self, leader_id: int, proposals: Proposals) -> None:
         assert self._transport is not None, "the node runs"
-        self._transport.send(leader_id, codec.encode(proposals, self.clock.now_us(), self._flags()))
+        self._transport.send(leader_id, self._encoded(proposals))
 
     def _send_chunk(self, wanted: ChunkToSend) -> None:
         data = self._snapshots.read_chunk(wanted)
@@ -420,9 +424,11 @@ class Node:
 
     def _apply_committed(self) -> None:
         """Apply what is committed, for a few milliseconds at most, and answer whoever waits for it."""
-        if self._snapshots.installing:
-            return
         raft, replica, proposer = self.raft, self.replica, self._proposer
+        if self._snapshots.installing or not (
+            replica.applied_index < raft.commit_index or self._barriers.is_confirmed_up_to(replica.applied_index)
+        ):
+            return
         now_us = monotonic_us()
         until_us = now_us + APPLY_SLICE_US
         while replica.applied_index < raft.commit_index:

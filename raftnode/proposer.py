@@ -160,6 +160,9 @@ class Proposer:
         self._send_to_leader(leader_id, Proposals(tuple(group)))
 
     def _put_into_log(self) -> None:
+        due_us = self._replica.machine.next_deadline_us()
+        if not self._queue and due_us is None:
+            return
         stamp_us = max(self._clock.now_us(), self._last_stamp_us)
         queue, self._queue = self._queue, []
         batch = []
@@ -170,7 +173,6 @@ class Proposer:
                 batch.append(entry)
                 waiting.add(sender)
         if not batch:
-            due_us = self._replica.machine.next_deadline_us()
             if due_us is None or not self._last_stamp_us < due_us <= stamp_us:
                 return
             batch.append(entries.encode_tick(stamp_us))

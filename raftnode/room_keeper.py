@@ -54,6 +54,8 @@ class RoomKeeper:
         """As leader: there is no room here, or too little elsewhere for a majority to take more."""
         if self._storage.disk_full:
             return True
+        if not any(self._flags_of.values()):
+            return False
         full = {server for server, flags in self._flags_of.items() if Flag.DISK_FULL in flags}
         configuration = self._raft.configuration
         return bool(full) and not configuration.is_quorum(configuration.voters - full)

@@ -185,10 +185,12 @@ class Storage:
     def reset_to(self, index: int, term: int) -> None:
         """Drops the whole log; it begins after that entry, with which a received snapshot ends.
 
-        Raises DiskFull, DiskFailed; ValueError if that snapshot isn't there.
+        A newer one may have been made already: on a slow disk, of entries that are applied and not saved yet.
+
+        Raises DiskFull, DiskFailed; ValueError if no snapshot holds what is dropped.
         """
         latest = self._snapshots.latest
-        if latest is None or (latest.index, latest.term) != (index, term):
+        if latest is None or latest.index < index or (latest.index == index and latest.term != term):
             raise ValueError(f"there is no snapshot that ends with entry {index} of term {term}")
         self._log.reset(index, term)
         self._log.compact(index + 1)

@@ -109,6 +109,11 @@ class Raft:
         self.snapshot = restored.snapshot
         self.output = Ready()
         self.log, agrees = _restored_log(restored)
+        # A snapshot may be of a term that this server hadn't saved yet: of entries that others had committed. Then it
+        # has neither voted nor acknowledged anything in that term, since both wait for the save.
+        self._hard_state_changed = self.log.base_term > self.current_term
+        if self._hard_state_changed:
+            self.current_term, self.voted_for = self.log.base_term, None
         if self.log.last_term > self.current_term:
             raise ValueError("the restored log has entries of a later term than the hard state")
         if not agrees:
@@ -144,7 +149,6 @@ class Raft:
         self.transfer_target: ServerId | None = None
         self.transfer_deadline_us: int | None = None
 
-        self._hard_state_changed = False
         self._hard_state_saving: HardState | None = None
         self._saves: deque[Save] = deque()
         elections.reset_election_deadline(self)

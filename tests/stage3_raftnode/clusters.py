@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import attrs
 import trio
+from trio._core import _run
 
 from raftnode.filesystem import FileSystem
 from raftnode.hello import PROTOCOL_VERSION, Hello
@@ -29,6 +30,7 @@ from statemachine.configuration import Configuration
 from statemachine.roles import Options
 from tests.stage3_raftnode.machines import ListMachine
 
+LOOK_AGAIN_SECONDS = 0.01
 PATIENCE_SECONDS = 120.0
 """Of Trio's time: what hasn't come about by then never will."""
 DIRECTORY = Path("/data")
@@ -195,8 +197,10 @@ class Server:
         await self.cancel()
         self.storage.close()
 
-    async def start(self) -> None:
-        """Starts it, for the first time or again."""
+    async def start(self, *, after_failure: bool = False) -> None:
+        """Starts it, for the first time or again; whether the last run broke is to be expected."""
+        if self.ended_by is not None and not after_failure:
+            raise self.ended_by
         await self.cluster.nursery.start(self.run)
 
     def submit(self, payload: bytes, lane: Lane = Lane.SMALL) -> Pending:
@@ -284,7 +288,9 @@ class Cluster:
         """Until the condition gives something true: that."""
         with trio.fail_after(PATIENCE_SECONDS):
             while not (met := condition()):
-                await self._happened.park()
+                # Most of what changes is told; the rest (a flag in a message) shows within a moment of the mock clock.
+                with trio.move_on_after(LOOK_AGAIN_SECONDS):
+                    await self._happened.park()
         return met
 
     # The servers
@@ -421,6 +427,8 @@ class Cluster:
 @asynccontextmanager
 async def open_cluster(size: int = 5, *, start: bool = True, **options: Any) -> AsyncIterator[Cluster]:
     """A cluster, by default with all servers started and a leader that all follow; its tasks end with the block."""
+    # Trio shuffles tasks that could run; by the same dice in every run of the test.
+    _run._r.seed(options.get("seed", 0))
     async with trio.open_nursery() as nursery:
         cluster = Cluster(nursery, size, **options)
         if start:

@@ -220,7 +220,7 @@ async def test_a_disk_that_fails_ends_the_server(autojump_clock: MockClock, call
         await cluster.running[0].append(b"after")
         await cluster.settle()
         victim.disk.process_killed()
-        await victim.start()
+        await victim.start(after_failure=True)
         await cluster.settle()
         await victim.append(b"and again")
 
@@ -239,7 +239,7 @@ async def test_a_disk_that_fails_under_a_snapshot_ends_the_server(autojump_clock
         assert victim.ended_by.split(DiskFailed)[1] is None
         await cluster.settle()
         victim.disk.process_killed()
-        await victim.start()
+        await victim.start(after_failure=True)
         await cluster.settle()
 
 

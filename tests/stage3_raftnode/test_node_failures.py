@@ -143,7 +143,7 @@ async def test_crashes_at_every_tenth_disk_call(autojump_clock: MockClock) -> No
                 await trio.sleep(0.01)
             assert victim.ended_by is not None
             victim.disk.power_cut(cluster.dice)
-            await victim.start()
+            await victim.start(after_failure=True)
         await cluster.settle()
         assert_most_were_answered(cluster)
 

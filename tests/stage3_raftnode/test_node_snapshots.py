@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 
 import pytest
 import trio
@@ -11,7 +12,7 @@ from trio.testing import MockClock
 from raftnode.simulated_disk import Call
 from raftnode.snapshot_keeper import NO_ROOM_PAUSE_SECONDS
 from statemachine.roles import Options
-from tests.stage3_raftnode.clusters import Cluster, Server, numbered, open_cluster
+from tests.stage3_raftnode.clusters import Cluster, Server, T, numbered, open_cluster
 from tests.stage3_raftnode.storage_tools import small_segments
 
 LOG_BYTES = 4000
@@ -140,9 +141,9 @@ async def test_batches_that_were_applied_elsewhere_have_their_results_in_the_sna
 
 
 async def test_commits_go_on_while_a_snapshot_is_installed(autojump_clock: MockClock) -> None:
-    async def slowly(function: object, *arguments: object) -> object:
+    async def slowly(function: Callable[..., T], *arguments: object) -> T:
         await trio.sleep(0.01)
-        return function(*arguments)  # type: ignore[operator]
+        return function(*arguments)
 
     async with open_cluster(snapshot_log_bytes=LOG_BYTES, raft=SMALL_CHUNKS) as cluster:
         follower = await behind(cluster)
@@ -159,6 +160,63 @@ async def test_commits_go_on_while_a_snapshot_is_installed(autojump_clock: MockC
         assert rounds > 10
         await cluster.settle()
         assert await follower.read() == tuple(leader.items)
+
+
+async def test_the_next_snapshot_is_made_before_the_log_begins_anew_behind_the_installed_one(
+    autojump_clock: MockClock,
+) -> None:
+    """On a disk that is slow with the log, a server may have applied and snapshotted more than it has saved."""
+
+    async def slow_to_reset(function: Callable[..., T], *arguments: object) -> T:
+        if getattr(function, "func", None) == follower.storage.reset_to:
+            await cluster.until(lambda: follower.has_said("snapshot made"))
+        return function(*arguments)
+
+    async with open_cluster(snapshot_log_bytes=LOG_BYTES) as cluster:
+        follower = await behind(cluster)
+        await follower.kill()
+        follower.run_blocking = slow_to_reset
+        follower.said.clear()
+        await follower.start()
+        cluster.network.heal_all()
+        leader = await cluster.wait_leader(cluster.others(follower))
+        await cluster.until(lambda: follower.has_said("snapshot installed"))
+        follower.node._snapshots._log_bytes_max = 100
+        await append_one_by_one(leader, 10, b"after")
+        await cluster.until(lambda: follower.has_said("snapshot made"))
+        await cluster.settle()
+        await follower.cut_power()
+        await follower.start()
+        await cluster.settle()
+
+
+async def test_a_snapshot_of_a_term_that_was_not_saved_yet(autojump_clock: MockClock) -> None:
+    """The others have committed in a new term what this server applies and snapshots before its disk knows the term."""
+
+    async def slow_to_save(function: Callable[..., T], *arguments: object) -> T:
+        if getattr(function, "func", None) == follower.storage.save:
+            await trio.sleep_forever()
+        return function(*arguments)
+
+    async with open_cluster(snapshot_log_bytes=LOG_BYTES) as cluster:
+        leader = await cluster.wait_leader()
+        follower = cluster.others(leader)[0]
+        await follower.kill()
+        await follower.start()
+        await cluster.settle()
+        follower.node._saver._run_blocking = slow_to_save
+        follower.node._saver._speed.average_us = 1e9
+        follower.node._snapshots._log_bytes_max = 100
+        term = leader.node.raft.current_term
+        await leader.kill()
+        await append_one_by_one(await cluster.wait_leader(cluster.others(follower)), 10, b"item")
+        await cluster.until(lambda: snapshots(follower) or None)
+        assert snapshots(follower)[-1].endswith(f"-{term + 1:016d}.snap")
+        await follower.cut_power()
+        await follower.start()
+        await leader.start()
+        await cluster.settle()
+        assert follower.items == numbered(10)
 
 
 async def test_a_transfer_survives_loss_and_broken_connections(autojump_clock: MockClock) -> None:
@@ -191,6 +249,7 @@ async def test_the_leader_changes_during_a_transfer(autojump_clock: MockClock) -
 async def test_a_follower_is_killed_during_a_transfer(autojump_clock: MockClock) -> None:
     async with open_cluster(snapshot_log_bytes=LOG_BYTES, raft=SMALL_CHUNKS) as cluster:
         follower = await behind(cluster)
+        cluster.network.set_delay(5000, 5000)
         cluster.network.heal_all()
         await cluster.until(lambda: temporary(follower) or None)
         await follower.cut_power()
