@@ -114,6 +114,13 @@ class ChangeBatch:
         """Count the commands."""
         return len(self.waiters)
 
+    def absorb(self, later: ChangeBatch) -> None:
+        """Take over the commands of a batch that came later, behind these; that one is not to be completed."""
+        self.fields += later.fields
+        self.waiters += later.waiters
+        self.numbers += later.numbers
+        self.content_bytes += later.content_bytes
+
     def applied(self, results: Sequence[Result]) -> None:
         """Answer every command with its result; `results` is aligned with the commands."""
         for waiter, number, result in zip(self.waiters, self.numbers, results, strict=True):

@@ -37,6 +37,10 @@ from statemachine.roles import Role
 
 PENDING_BYTES_MAX: Final = 256 << 20
 """Changes beyond this are refused as overload: so much waits for results already."""
+BATCHES_UNDER_WAY_MAX: Final = 2
+"""Batches that are submitted and not applied; changes that come meanwhile share the next one. More of them would be
+smaller, and each costs a message to every server and a flush."""
+GATHERED_BYTES_MAX: Final = 1 << 20
 PENDING_BATCHES_MAX: Final = 50_000
 PIECES_UNDER_WAY_MAX: Final = 16
 """Pieces of one big content that are submitted and not applied."""
@@ -69,6 +73,11 @@ class ReplicatedBackend:
         self._timeout_seconds = config.request_timeout_us / _MICROSECONDS
         self._numbers = count(1)
         self._pending: dict[int, _Pending] = {}
+        self._under_way = 0
+        """Batches of changes that are submitted and not applied."""
+        self._gathered: ChangeBatch | None = None
+        """What comes meanwhile."""
+        self._gathered_until = 0.0
         self._has_news = False
         """Something was handed over in this pass."""
         self._waiting_for_clock: list[tuple[int, int, float, ClockCallback]] = []  # A heap by deadline.
@@ -87,11 +96,27 @@ class ReplicatedBackend:
     # What a backend does
 
     def submit(self, batch: ChangeBatch) -> None:
-        """Have the changes replicated and applied."""
+        """Have the changes replicated and applied: now, or together when an earlier batch has been."""
+        if self._gathered is not None and self._gathered.content_bytes < GATHERED_BYTES_MAX:
+            self._gathered.absorb(batch)
+        elif self._gathered is None and self._under_way >= BATCHES_UNDER_WAY_MAX:
+            self._gathered = batch
+            self._gathered_until = trio.current_time() + self._timeout_seconds
+        else:
+            self._submit(batch, trio.current_time() + self._timeout_seconds)
+            self._has_news = True
+
+    def _submit(self, batch: ChangeBatch, give_up_at: float) -> None:
         number = next(self._numbers)
         submission = self._node.submit(encode_batch(batch.fields), partial(self._applied, number), wake=False)
-        self._pending[number] = _Pending(batch, submission, trio.current_time() + self._timeout_seconds)
-        self._has_news = True
+        self._pending[number] = _Pending(batch, submission, give_up_at)
+        self._under_way += 1
+
+    def _submit_gathered(self) -> None:
+        gathered = self._gathered
+        if gathered is not None and self._under_way < BATCHES_UNDER_WAY_MAX:
+            self._gathered = None
+            self._submit(gathered, self._gathered_until)
 
     def submit_upload(self, upload: Upload) -> None:
         """Have a change with a big content replicated and applied."""
@@ -179,9 +204,11 @@ class ReplicatedBackend:
         clock_us = self.store.clock_us
         while waiting and waiting[0][0] <= clock_us:
             heappop(waiting)[3](None)
+        self._submit_gathered()
         self.flush_replies()
 
     def _applied(self, number: int, results: list[Result]) -> None:
+        self._under_way -= 1
         pending = self._pending.pop(number, None)
         if pending is None:
             return
@@ -208,15 +235,22 @@ class ReplicatedBackend:
                 break
             late.append(number)
         for number in late:
-            pending = self._pending.pop(number)
-            withdrawn = pending.submission is None or self._node.withdraw(pending.submission)
-            pending.batch.failed(self._timed_out(applied_maybe=not withdrawn))
+            self._give_up(self._pending.pop(number))
+        if self._gathered is not None and self._gathered_until <= now:
+            self._gathered.failed(self._timed_out(applied_maybe=False))
+            self._gathered = None
         overdue = [waiter for waiter in self._waiting_for_clock if waiter[2] <= now]
         if overdue:
             self._waiting_for_clock = sorted(set(self._waiting_for_clock).difference(overdue))
             for _, _, _, callback in overdue:
                 callback(self._timed_out(applied_maybe=False))
         self.flush_replies()
+
+    def _give_up(self, pending: _Pending) -> None:
+        withdrawn = pending.submission is None or self._node.withdraw(pending.submission)
+        if withdrawn and pending.submission is not None:
+            self._under_way -= 1
+        pending.batch.failed(self._timed_out(applied_maybe=not withdrawn))
 
     def _timed_out(self, *, applied_maybe: bool) -> Failure:
         kind = FailureKind.OUTCOME_UNKNOWN if applied_maybe else FailureKind.NOT_APPLIED
