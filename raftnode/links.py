@@ -126,6 +126,10 @@ class Poller(Protocol):
         """The tokens of the links for which ``receive`` gives more than None; at least one."""
         ...
 
+    def ready_now(self) -> list[Any]:
+        """The same without waiting: there may be none."""
+        ...
+
     def close(self) -> None:
         """Watches nothing any more."""
         ...

@@ -294,13 +294,16 @@ class MemoryPoller:
         """See :class:`raftnode.links.Poller`."""
         await trio.lowlevel.checkpoint()
         while True:
-            now = trio.current_time()
-            ready = [token for link, token in self._tokens.items() if link.incoming.next_arrival() <= now]
-            if ready:
+            if ready := self.ready_now():
                 return ready
             earliest = min((link.incoming.next_arrival() for link in self._tokens), default=inf)
             with trio.move_on_at(earliest):
                 await self.changed.park()
+
+    def ready_now(self) -> list[Any]:
+        """See :class:`raftnode.links.Poller`."""
+        now = trio.current_time()
+        return [token for link, token in self._tokens.items() if link.incoming.next_arrival() <= now]
 
     def close(self) -> None:
         """See :class:`raftnode.links.Poller`."""

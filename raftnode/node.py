@@ -33,7 +33,7 @@ import trio
 from raftnode import codec, entries
 from raftnode.barriers import BarrierPassed, Barriers
 from raftnode.cluster_clock import ClusterClock
-from raftnode.node_values import Flag, NodeOptions, Observer, PeerStatus, RunBlocking, monotonic_us
+from raftnode.node_values import Flag, NodeOptions, Observer, PeerStatus, RunBlocking, monotonic_clock
 from raftnode.proposals import Proposals
 from raftnode.proposer import Proposer
 from raftnode.replica import Machine, Replica, Results
@@ -93,6 +93,7 @@ class Node:
             SnapshotCorrupt, ValueError: the snapshot to start from is damaged.
         """
         self.options = options
+        self._now_us = monotonic_clock()
         self._storage = storage
         self.observer = observer
         """May be replaced before the node runs."""
@@ -100,14 +101,18 @@ class Node:
         if recovered.snapshot is not None:
             load_at_start(self.replica, storage, recovered.snapshot)
         self.raft = Raft(
-            options.server_id, options.configuration, options.raft, generator, _restored(recovered), monotonic_us()
+            options.server_id, options.configuration, options.raft, generator, _restored(recovered), self._now_us()
         )
-        self.clock = ClusterClock(monotonic_us, _latest_time_us(recovered, self.replica))
+        self.clock = ClusterClock(self._now_us, _latest_time_us(recovered, self.replica))
         self._proposer = Proposer(
             self.raft, self.replica, self.clock, generator.getrandbits(62) | 1, self._send_proposals
         )
         self._barriers = Barriers()
-        self._saver = Saver(storage, self._saved, self._disk_is_full, run_blocking)
+        self._saved_readies: list[Ready] = []
+        """On disk by now, and not spoken of yet."""
+        self._saver = Saver(
+            storage, self._saved_readies.append, self._wake, self._disk_is_full, run_blocking, self._now_us
+        )
         self._flags_of: dict[int, Flag] = {}
         """What the other servers said of themselves last."""
         self._snapshots = SnapshotKeeper(
@@ -125,7 +130,6 @@ class Node:
         self._transport: Transport | None = None
         self._inbox: list[tuple[int, list[bytes]]] = []
         self._connected_again: list[int] = []
-        self._saved_readies: list[Ready] = []
         self._work = trio.Event()
         self._sleeps_until_us = 0
         """When the driver wakes by itself."""
@@ -140,7 +144,11 @@ class Node:
 
     def _step(self, event: Event) -> None:
         """Step an event of this server's own between turns; the next turn does what follows."""
-        self.raft.step(event, monotonic_us())
+        self.raft.step(event, self._now_us())
+        self._work.set()
+
+    def _wake(self) -> None:
+        """Have the driver take a turn."""
         self._work.set()
 
     def _say(self, event: str, **details: object) -> None:
@@ -209,7 +217,7 @@ class Node:
         if server_id == self.options.server_id:
             return PeerStatus(raft.persisted_index, alive=True)
         progress = raft.progress[server_id]
-        oldest_us = monotonic_us() - raft.options.election_timeout_us_max
+        oldest_us = self._now_us() - raft.options.election_timeout_us_max
         return PeerStatus(progress.match_index, progress.last_contact_us >= oldest_us)
 
     # For the transport
@@ -269,31 +277,30 @@ class Node:
 
     def _deadline_us(self) -> int:
         """When there will be something to do though nothing comes."""
-        deadline_us = self._proposer.deadline_us(monotonic_us())
+        deadline_us = self._proposer.deadline_us(self._now_us())
         return self.raft.deadline_us if deadline_us is None else min(self.raft.deadline_us, deadline_us)
 
     def _turn(self) -> None:
         """Take all that has come, and do all that follows from it."""
-        self._take_inbox()
+        now_us = self._now_us()
+        self._take_inbox(now_us)
         self._notice_leader()
-        self._proposer.propose(monotonic_us())
-        self._begin_barrier()
-        while True:
+        self._proposer.propose(now_us)
+        self._begin_barrier(now_us)
+        self._carry_out(self.raft.ready())
+        while self._saved_readies:
+            self._take_saved(now_us)
             self._carry_out(self.raft.ready())
-            if not self._saved_readies:
-                break
-            self._take_saved()
         self._apply_committed()
         if self._proposer.has_more:
             # What was applied has made room for more, or opened the session that it waits for.
             self._work.set()
         self._room.check()
 
-    def _take_inbox(self) -> None:
+    def _take_inbox(self, now_us: int) -> None:
         raft = self.raft
         inbox, self._inbox = self._inbox, []
         connected, self._connected_again = self._connected_again, []
-        now_us = monotonic_us()
         for server_id in connected:
             raft.step(PeerConnected(server_id), now_us)
             if server_id == raft.leader_id:
@@ -303,7 +310,7 @@ class Node:
                 self._receive(sender, data, now_us)
         if now_us >= raft.deadline_us:
             raft.step(Timeout(), now_us)
-        self._take_saved()
+        self._take_saved(now_us)
 
     def _receive(self, sender: int, data: bytes, now_us: int) -> None:
         try:
@@ -330,12 +337,12 @@ class Node:
                 self._another_leads.set()
             self.observer.leader_changed()
 
-    def _begin_barrier(self) -> None:
+    def _begin_barrier(self, now_us: int) -> None:
         if self.raft.leader_id is not None:
             number = self._barriers.begin()
             if number is not None:
                 self._barrier_asked_of = self._followed
-                self.raft.step(ReadBarrier(number), monotonic_us())
+                self.raft.step(ReadBarrier(number), now_us)
 
     # Carrying out a ready value
 
@@ -364,20 +371,16 @@ class Node:
         raft = self.raft
         return raft.leader_id is not None and (raft.leader_id, raft.current_term) != self._barrier_asked_of
 
-    def _saved(self, ready: Ready) -> None:
-        """Told by the saver, within a turn or between turns."""
-        self._saved_readies.append(ready)
-        self._work.set()
-
-    def _take_saved(self) -> None:
+    def _take_saved(self, now_us: int) -> None:
         """What is on disk may be spoken of, and counts."""
-        saved, self._saved_readies = self._saved_readies, []
+        saved = self._saved_readies[:]
+        self._saved_readies.clear()
         for ready in saved:
             self._send(ready.messages_after_save)
             if ready.must_save:
                 run = ready.runs[-1] if ready.runs else None
                 term, index = (run.term, run.last_index) if run is not None else (0, 0)
-                self.raft.step(Persisted(term, index, ready.hard_state), monotonic_us())
+                self.raft.step(Persisted(term, index, ready.hard_state), now_us)
             if any(received.chunk.done for received in ready.chunks_received):
                 self._snapshots.received()
 
@@ -408,10 +411,9 @@ class Node:
             self._send([Outgoing(wanted.to, attrs.evolve(wanted.header, data=data), urgent=False)])
 
     def _flags(self) -> int:
-        flags = Flag.DISK_FULL if self._storage.disk_full else Flag(0)
-        if self.raft.is_leader and self._must_refuse_changes():
-            flags |= Flag.REFUSES_CHANGES
-        return int(flags)
+        is_full = self._storage.disk_full
+        refuses = self.raft.is_leader and self._must_refuse_changes()
+        return (is_full and Flag.DISK_FULL.value) | (refuses and Flag.REFUSES_CHANGES.value)
 
     def _must_refuse_changes(self) -> bool:
         """As leader: there is no room here, or too little elsewhere for a majority to take more."""
@@ -429,7 +431,7 @@ class Node:
             replica.applied_index < raft.commit_index or self._barriers.is_confirmed_up_to(replica.applied_index)
         ):
             return
-        now_us = monotonic_us()
+        now_us = self._now_us()
         until_us = now_us + APPLY_SLICE_US
         while replica.applied_index < raft.commit_index:
             first_index = replica.applied_index + 1
@@ -439,7 +441,7 @@ class Node:
                 outcome = replica.apply(index, entry)
                 if outcome is not None:
                     proposer.applied(outcome, now_us)
-            if monotonic_us() >= until_us:
+            if replica.applied_index < raft.commit_index and self._now_us() >= until_us:
                 self._work.set()
                 break
         self.clock.observe(replica.clock_us)

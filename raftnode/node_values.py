@@ -29,6 +29,12 @@ def monotonic_us() -> int:
     return round(trio.current_time() * 1_000_000)
 
 
+def monotonic_clock() -> Callable[[], int]:
+    """The same for who reads it often: found once, within the run of Trio that it is used in."""
+    read = trio.lowlevel.current_clock().current_time
+    return lambda: round(read() * 1_000_000)
+
+
 class Flag(enum.IntFlag):
     """What every message says of its sender, beside what it says of Raft."""
 

@@ -154,8 +154,12 @@ class SelectorPoller:
         """See :class:`raftnode.links.Poller`."""
         while True:
             await trio.lowlevel.wait_readable(self._selector.fileno())
-            if ready := self._selector.select(0):
-                return [key.data for key, _ in ready]
+            if ready := self.ready_now():
+                return ready
+
+    def ready_now(self) -> list[Any]:
+        """See :class:`raftnode.links.Poller`."""
+        return [key.data for key, _ in self._selector.select(0)]
 
     def close(self) -> None:
         """See :class:`raftnode.links.Poller`."""
@@ -194,11 +198,15 @@ class EpollPoller:
 
     async def wait(self) -> list[Any]:
         """See :class:`raftnode.links.Poller`."""
-        tokens = self._tokens
         while True:
             await trio.lowlevel.wait_readable(self._epoll.fileno())
-            if ready := self._epoll.poll(0):
-                return [tokens[descriptor] for descriptor, _ in ready]
+            if ready := self.ready_now():
+                return ready
+
+    def ready_now(self) -> list[Any]:
+        """See :class:`raftnode.links.Poller`."""
+        tokens = self._tokens
+        return [tokens[descriptor] for descriptor, _ in self._epoll.poll(0)]
 
     def close(self) -> None:
         """See :class:`raftnode.links.Poller`."""

@@ -19,7 +19,7 @@ import attrs
 import trio
 
 from raftnode.disk_health import DiskFull
-from raftnode.node_values import RunBlocking, monotonic_us
+from raftnode.node_values import RunBlocking
 from raftnode.snapshots import SnapshotReceiver
 from raftnode.storage import Storage
 from statemachine.events import EntriesRun, HardState
@@ -57,14 +57,22 @@ class Saver:
         self,
         storage: Storage,
         saved: Callable[[Ready], None],
+        wake: Callable[[], None],
         disk_is_full: Callable[[str], None],
         run_blocking: RunBlocking,
+        now_us: Callable[[], int],
     ) -> None:
-        """``saved`` is told each ready value once it is on disk; ``disk_is_full`` once per save that found no room."""
+        """Begin with nothing to save.
+
+        ``saved`` is told each ready value once it is on disk: inside ``save``, or later, and then ``wake`` is called.
+        ``disk_is_full`` is told once per save that found no room.
+        """
         self._storage = storage
         self._saved = saved
+        self._wake = wake
         self._disk_is_full = disk_is_full
         self._run_blocking = run_blocking
+        self._now_us = now_us
         self._speed = DiskSpeed()
         self._queue: list[Ready] = []
         self._busy = False
@@ -112,6 +120,7 @@ class Saver:
                     self._busy = False
                 for ready in group:
                     self._saved(ready)
+                self._wake()
 
     def abort(self) -> None:
         """Drop a snapshot that is half received."""
@@ -129,24 +138,24 @@ class Saver:
         return sum(len(entry) for run in ready.runs for entry in run.entries) <= IN_PLACE_BYTES_MAX
 
     def _save_in_place(self, ready: Ready) -> None:
-        begun_us = monotonic_us()
+        begun_us = self._now_us()
         try:
             self._storage.save(ready.hard_state, ready.runs)
         except DiskFull as error:
             self._disk_is_full(str(error))
             self._enqueue(ready)
             return
-        self._speed.took(monotonic_us() - begun_us)
+        self._speed.took(self._now_us() - begun_us)
         self._saved(ready)
 
     async def _save_in_thread(self, group: list[Ready]) -> None:
         for step in self._steps(group):
             reported = False
             while True:
-                begun_us = monotonic_us()
+                begun_us = self._now_us()
                 try:
                     await self._run_blocking(step)
-                    self._speed.took(monotonic_us() - begun_us)
+                    self._speed.took(self._now_us() - begun_us)
                     break
                 except DiskFull as error:
                     if not reported:

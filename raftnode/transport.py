@@ -50,6 +50,8 @@ _log = structlog.get_logger("raftnode.transport")
 _PUMP_BYTES_MAX = 1024 * 1024
 """Most bytes sent to one peer before others get their turn: less than a millisecond's worth."""
 _COMPLAINTS_MAX = 256
+_PASSES_MAX = 4
+"""How often it is looked for more that has come, before other tasks get their turn."""
 
 
 @attrs.frozen(slots=True, kw_only=True)
@@ -441,12 +443,17 @@ class Transport:
         while True:
             if self.before_receive is not None:
                 await self.before_receive()
-            for token in await self._poller.wait():
-                if type(token) is _Incoming:
-                    self._receive_from(token)
-                else:
-                    self._look_after(token)
-            self.delivered()
+            ready = await self._poller.wait()
+            # What has come while something was done about the first needn't wait for a turn of the scheduler.
+            for _ in range(_PASSES_MAX):
+                for token in ready:
+                    if type(token) is _Incoming:
+                        self._receive_from(token)
+                    else:
+                        self._look_after(token)
+                self.delivered()
+                if self.before_receive is not None or not (ready := self._poller.ready_now()):
+                    break
 
     def _receive_from(self, incoming: _Incoming) -> None:
         peer = incoming.peer
