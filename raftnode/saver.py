@@ -27,7 +27,7 @@ from statemachine.ready import ChunkReceived, Ready
 
 IN_PLACE_BYTES_MAX = 256 << 10
 FOLLOWER_PATIENCE_US = 10_000
-LEADER_PATIENCE_US = 800
+LEADER_PATIENCE_US = 3_000
 """How long small saves may take on average to be made in place. A follower has little else to do; a leader could
 learn meanwhile that a majority of the others is quicker than its own disk."""
 FULL_DISK_RETRY_SECONDS = 0.25

@@ -131,3 +131,14 @@ class AnyOrder(RuleBasedStateMachine):
 
 
 TestAnyOrder = AnyOrder.TestCase
+
+
+def test_whether_a_release_would_let_something_pass() -> None:
+    barriers = Barriers()
+    assert not barriers.is_confirmed_up_to(10)
+    barriers.add(lambda: None)
+    number = barriers.begin()
+    assert number is not None
+    barriers.confirmed(number, 7)
+    assert not barriers.is_confirmed_up_to(6)
+    assert barriers.is_confirmed_up_to(7)
