@@ -103,12 +103,12 @@ class ReplicatedBackend:
             self._gathered = batch
             self._gathered_until = trio.current_time() + self._timeout_seconds
         else:
-            self._submit(batch, trio.current_time() + self._timeout_seconds)
+            self._submit(batch, trio.current_time() + self._timeout_seconds, wake=False)
             self._has_news = True
 
-    def _submit(self, batch: ChangeBatch, give_up_at: float) -> None:
+    def _submit(self, batch: ChangeBatch, give_up_at: float, *, wake: bool) -> None:
         number = next(self._numbers)
-        submission = self._node.submit(encode_batch(batch.fields), partial(self._applied, number), wake=False)
+        submission = self._node.submit(encode_batch(batch.fields), partial(self._applied, number), wake=wake)
         self._pending[number] = _Pending(batch, submission, give_up_at)
         self._under_way += 1
 
@@ -116,7 +116,7 @@ class ReplicatedBackend:
         gathered = self._gathered
         if gathered is not None and self._under_way < BATCHES_UNDER_WAY_MAX:
             self._gathered = None
-            self._submit(gathered, self._gathered_until)
+            self._submit(gathered, self._gathered_until, wake=True)
 
     def submit_upload(self, upload: Upload) -> None:
         """Have a change with a big content replicated and applied."""
@@ -209,10 +209,7 @@ class ReplicatedBackend:
 
     def _applied(self, number: int, results: list[Result]) -> None:
         self._under_way -= 1
-        pending = self._pending.pop(number, None)
-        if pending is None:
-            return
-        batch = pending.batch
+        batch = self._pending.pop(number).batch
         assert isinstance(batch, ChangeBatch), "reads aren't submitted"
         if len(results) == len(batch):
             batch.applied(results)
@@ -239,6 +236,7 @@ class ReplicatedBackend:
         if self._gathered is not None and self._gathered_until <= now:
             self._gathered.failed(self._timed_out(applied_maybe=False))
             self._gathered = None
+        self._submit_gathered()
         overdue = [waiter for waiter in self._waiting_for_clock if waiter[2] <= now]
         if overdue:
             self._waiting_for_clock = sorted(set(self._waiting_for_clock).difference(overdue))
@@ -247,9 +245,11 @@ class ReplicatedBackend:
         self.flush_replies()
 
     def _give_up(self, pending: _Pending) -> None:
-        withdrawn = pending.submission is None or self._node.withdraw(pending.submission)
-        if withdrawn and pending.submission is not None:
+        withdrawn = True
+        if pending.submission is not None:
+            # Whether it is applied one day or not, nobody will be told.
             self._under_way -= 1
+            withdrawn = self._node.withdraw(pending.submission)
         pending.batch.failed(self._timed_out(applied_maybe=not withdrawn))
 
     def _timed_out(self, *, applied_maybe: bool) -> Failure:

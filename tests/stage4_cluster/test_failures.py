@@ -8,6 +8,7 @@ from statistics import median
 
 import pytest
 import trio
+import trio.testing
 
 from tests.stage4_cluster.conftest import Figure, MakeCluster
 from tests.stage4_cluster.harness import QUICK_ELECTIONS, Cluster, eventually
@@ -210,6 +211,29 @@ async def test_without_a_majority_requests_fail_after_the_request_timeout(make_c
         applied = 0 if file is None else file.size_bytes
         assert applied <= 1
         assert await client.write("after", b"y") == last_version + 1 + applied
+    await cluster.same_everywhere()
+
+
+async def test_changes_go_on_after_many_have_run_out_of_time(make_cluster: MakeCluster) -> None:
+    """What timed out without an outcome stands in nobody's way once there is a majority again."""
+    cluster = make_cluster(3, request_timeout=1.0, **QUICK_ELECTIONS)
+    asked = await cluster.start()
+    async with AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(connected(cluster.port(asked))) for _ in range(6)]
+        cluster.kill(*(server_id for server_id in cluster.ids if server_id != asked))
+
+        async def times_out(number: int) -> None:
+            for attempt in range(2):
+                reply = await clients[number].ask(change("append", f"file-{number}", b"%d" % attempt))
+                assert reply.startswith(b"ERR_INTERNAL "), reply
+
+        async with trio.open_nursery() as nursery:
+            for number in range(len(clients)):
+                nursery.start_soon(times_out, number)
+                await trio.testing.wait_all_tasks_blocked()
+        await cluster.mend()
+        for number, client in enumerate(clients):
+            await client.write(f"after-{number}", b"x")
     await cluster.same_everywhere()
 
 
