@@ -13,6 +13,7 @@ import pytest
 
 from fileserver.bench.local import free_cluster
 from fileserver.config import Address
+from tests.stage4_cluster.ports import reserve
 
 PROGRAMS = ("start_cluster", "fileserver", "fs", "bench")
 Run = Callable[..., subprocess.CompletedProcess[bytes]]
@@ -86,9 +87,11 @@ def test_fileserver_says_that_a_directory_cannot_be_used(tmp_path: Path) -> None
 
 @pytest.fixture
 def listening() -> Iterator[Address]:
-    """An address that somebody else listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
+    """An address that somebody else listens on, in the middle of ports that nobody does."""
+    ports = reserve()
+    with socket.create_server(("127.0.0.1", ports.first + 1)) as taken:
         yield Address("127.0.0.1", taken.getsockname()[1])
+    ports.release()
 
 
 def test_start_cluster_says_that_a_port_is_in_use_and_starts_nothing(tmp_path: Path, listening: Address) -> None:
