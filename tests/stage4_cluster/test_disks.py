@@ -201,9 +201,9 @@ async def test_full_disks(mount: Mount, make_cluster: MakeCluster, figure: Figur
                     file = await reader.stat(name)
                     assert file is not None, (server_id, name)
                     assert file.version == version
-        for server_id in small:
-            log_line = [line for line in cluster.log(server_id).splitlines() if "No space left on device" in line]
-            assert log_line or "full" in cluster.log(server_id), cluster.log(server_id)
+        # One full leader is enough to refuse, and so are others that make a majority: whoever it was has said so.
+        logs = {server_id: cluster.log(server_id) for server_id in small}
+        assert any("the disk is full" in log for log in logs.values()), logs
         # A restart in that state finds everything, serves reads, and refuses changes as before.
         if full == "all":
             cluster.kill(*cluster.ids)
