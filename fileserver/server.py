@@ -28,6 +28,7 @@ from raftnode.node import Node
 from raftnode.node_values import NodeOptions, Observer
 from raftnode.storage import Recovered, SnapshotCorrupt, Storage, StorageIdentity
 from raftnode.transport import Transport
+from raftnode.trio_runtime import TrioRuntime, run_node
 from statemachine.configuration import Configuration
 from statemachine.roles import Options
 
@@ -90,7 +91,7 @@ async def _serve(
         )
         _tame_garbage_collection()
         async with trio.open_nursery() as nursery:
-            await nursery.start(node.run, _transport(config, server, node))
+            await nursery.start(run_node, node, _transport(config, server, node))
             await nursery.start(backend.run)
             await nursery.start(clients.run)
             await nursery.start(serve_http, server.http.host, server.http.port, backend.status)
@@ -115,7 +116,13 @@ async def _recover(config: ClusterConfig, server_id: int, directory: Path) -> tu
         store = Store()
         try:
             node = Node(
-                _node_options(config, server_id), storage, recovered, StoreMachine(store), random.Random(), Observer()
+                _node_options(config, server_id),
+                storage,
+                recovered,
+                StoreMachine(store),
+                random.Random(),
+                Observer(),
+                TrioRuntime(),
             )
         except SnapshotCorrupt as error:
             storage.close()

@@ -25,26 +25,25 @@ order, each once; a submission's result is told once.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import attrs
-import trio
 
 from raftnode import codec, entries
 from raftnode.barriers import BarrierPassed, Barriers
 from raftnode.cluster_clock import ClusterClock
-from raftnode.node_values import Flag, NodeOptions, Observer, PeerStatus, RunBlocking, monotonic_clock
+from raftnode.node_values import Flag, NodeOptions, Observer, PeerStatus, Sender
 from raftnode.proposals import Proposals
 from raftnode.proposer import Proposer
 from raftnode.replica import Machine, Replica, Results
 from raftnode.room_keeper import RoomKeeper
+from raftnode.runtime import Runtime
 from raftnode.saver import Saver
 from raftnode.snapshot_keeper import SnapshotKeeper
 from raftnode.snapshotting import load_at_start
 from raftnode.storage import Storage
 from raftnode.storage_values import Recovered
 from raftnode.submissions import Lane, Submission, Submissions
-from raftnode.transport import Transport
 from statemachine.events import (
     Event,
     PeerConnected,
@@ -65,7 +64,7 @@ APPLY_SLICE_US = 4_000
 """How long entries are applied before messages are looked at again."""
 APPLY_COUNT = 64
 """How many entries are applied between two looks at the clock."""
-CLOCK_SAVE_SECONDS = 1.0
+CLOCK_SAVE_US = 1_000_000
 """How often the reading of the cluster clock is kept on disk, for after a stop of the whole cluster."""
 TELLS_THE_TIME = (AppendEntries, InstallSnapshot, RequestVoteResult)
 """Messages whose sender's clock counts: a leader's, or a voter's that a new leader may learn the time from."""
@@ -85,15 +84,17 @@ class Node:
         machine: Machine,
         generator: random.Random,
         observer: Observer,
-        run_blocking: RunBlocking = trio.to_thread.run_sync,
+        runtime: Runtime,
     ) -> None:
-        """Take up what the disk had. Called inside Trio, whose clock it reads.
+        """Take up what the disk had.
 
         Raises:
             SnapshotCorrupt, ValueError: the snapshot to start from is damaged.
         """
         self.options = options
-        self._now_us = monotonic_clock()
+        self._runtime = runtime
+        self._now_us = runtime.now_us
+        self._signal = runtime.signal
         self._storage = storage
         self.observer = observer
         """May be replaced before the node runs."""
@@ -110,9 +111,7 @@ class Node:
         self._barriers = Barriers()
         self._saved_readies: list[Ready] = []
         """On disk by now, and not spoken of yet."""
-        self._saver = Saver(
-            storage, self._saved_readies.append, self._wake, self._disk_is_full, run_blocking, self._now_us
-        )
+        self._saver = Saver(storage, self._saved_readies.append, self._wake, self._disk_is_full, runtime)
         self._flags_of: dict[int, Flag] = {}
         """What the other servers said of themselves last."""
         self._snapshots = SnapshotKeeper(
@@ -124,19 +123,19 @@ class Node:
             recovered,
             self._snapshot_size(generator),
             self._proposer.restored,
-            run_blocking,
+            runtime,
         )
-        self._room = RoomKeeper(self.raft, storage, self._step, self._say, self._flags_of, run_blocking)
-        self._transport: Transport | None = None
+        self._room = RoomKeeper(self.raft, storage, self._step, self._say, self._flags_of, runtime)
+        self._transport: Sender | None = None
         self._inbox: list[tuple[int, list[bytes]]] = []
         self._connected_again: list[int] = []
-        self._work = trio.Event()
+        self._work = self._signal()
         self._sleeps_until_us = 0
         """When the driver wakes by itself."""
         self._followed: tuple[int | None, int] = (None, 0)
         """The leader and the term that were last seen."""
         self._barrier_asked_of: tuple[int | None, int] = self._followed
-        self._another_leads = trio.Event()
+        self._another_leads = self._signal()
 
     def _snapshot_size(self, generator: random.Random) -> int:
         """How many bytes of log lead to a snapshot: servers whose logs grow together needn't make theirs together."""
@@ -242,37 +241,36 @@ class Node:
 
     # Running
 
-    async def run(self, transport: Transport, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Take part in the cluster until cancelled; started when the transport listens.
-
-        Raises:
-            DiskFailed: the disk failed in a way that leaves no safe way on.
-        """
+    def attach(self, transport: Sender) -> None:
+        """Send by this transport from now on."""
         self._transport = transport
-        async with trio.open_nursery() as nursery:
-            await nursery.start(transport.run)
-            nursery.start_soon(self._saver.run)
-            nursery.start_soon(self._room.run)
-            nursery.start_soon(self._snapshots.run, self._saver.take_receiver)
-            nursery.start_soon(self._keep_clock)
-            nursery.start_soon(self._drive)
-            task_status.started()
+
+    def tasks(self) -> tuple[Callable[[], Awaitable[None]], ...]:
+        """What is to be run, all of it at the same time, until cancelled, once a transport is attached.
+
+        Each raises DiskFailed when the disk failed in a way that leaves no safe way on.
+        """
+        return (
+            self._saver.run,
+            self._room.run,
+            *self._snapshots.tasks(self._saver.take_receiver),
+            self._keep_clock,
+            self._drive,
+        )
 
     async def hand_over(self, timeout_seconds: float) -> None:
         """Before a stop: have another server lead, if this one does; wait until it does or the time is up."""
         if not self.raft.is_leader:
             return
-        self._another_leads = trio.Event()
+        self._another_leads = self._signal()
         self._step(TransferLeadership())
-        with trio.move_on_after(timeout_seconds):
-            await self._another_leads.wait()
+        await self._runtime.wait_until(self._another_leads, self._now_us() + round(timeout_seconds * 1e6))
 
     async def _drive(self) -> None:
         while True:
             self._sleeps_until_us = self._deadline_us()
-            with trio.move_on_at(self._sleeps_until_us / 1e6):
-                await self._work.wait()
-            self._work = trio.Event()
+            await self._runtime.wait_until(self._work, self._sleeps_until_us)
+            self._work = self._signal()
             self._turn()
 
     def _deadline_us(self) -> int:
@@ -451,7 +449,7 @@ class Node:
 
     async def _keep_clock(self) -> None:
         while True:
-            await trio.sleep(CLOCK_SAVE_SECONDS)
+            await self._runtime.sleep(CLOCK_SAVE_US)
             self._storage.save_clock(self.clock.now_us())
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Callable
+from typing import Protocol
 
 import attrs
-import trio
 
 from statemachine.configuration import Configuration
 from statemachine.events import Event
@@ -15,24 +14,15 @@ from statemachine.roles import Options
 
 Step = Callable[[Event], None]
 """Steps an event, now, from outside a turn."""
-RunBlocking = Callable[..., Awaitable[Any]]
-"""``await run_blocking(function, *arguments)``: a blocking call, in a worker thread unless a test has another way."""
 Say = Callable[..., None]
 """``say(event, **details)``: something that an operator may want to know."""
 
 
-def monotonic_us() -> int:
-    """Trio's clock in microseconds: the machine's monotonic clock, or a test's own.
+class Sender(Protocol):
+    """The part of a transport that a node uses."""
 
-    Rounded, so that who sleeps until a microsecond finds on waking that it has come: cut off, one in a hundred hasn't.
-    """
-    return round(trio.current_time() * 1_000_000)
-
-
-def monotonic_clock() -> Callable[[], int]:
-    """The same for who reads it often: found once, within the run of Trio that it is used in."""
-    read = trio.lowlevel.current_clock().current_time
-    return lambda: round(read() * 1_000_000)
+    def send(self, to: int, message: bytes, *, urgent: bool = False) -> bool:
+        """Send, now or soon, or drop it: then False. An urgent one passes others."""
 
 
 class Flag(enum.IntFlag):

@@ -10,16 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import trio
-
-from raftnode.node_values import Flag, RunBlocking, Say, Step
+from raftnode.node_values import Flag, Say, Step
+from raftnode.runtime import Runtime
 from raftnode.storage import Storage
 from statemachine.events import TransferLeadership
 from statemachine.raft import Raft
 
-CHECK_SECONDS = 0.5
+CHECK_US = 500_000
 """How often a full disk is looked at again."""
-HAND_OVER_SECONDS = 5.0
+HAND_OVER_US = 5_000_000
 """A leader without room tries to hand over at most this often."""
 
 
@@ -33,7 +32,7 @@ class RoomKeeper:
         step: Step,
         say: Say,
         flags_of: Mapping[int, Flag],
-        run_blocking: RunBlocking,
+        runtime: Runtime,
     ) -> None:
         """``flags_of`` is what the other servers said last, by their ids."""
         self._raft = raft
@@ -41,9 +40,9 @@ class RoomKeeper:
         self._step = step
         self._say = say
         self._flags_of = flags_of
-        self._run_blocking = run_blocking
-        self._wanted = trio.Event()
-        self._hand_over_at = 0.0
+        self._runtime = runtime
+        self._wanted = runtime.signal()
+        self._hand_over_at_us = 0
 
     def check(self) -> None:
         """See whether the log's next piece is to be prepared."""
@@ -68,22 +67,22 @@ class RoomKeeper:
         """
         while True:
             await self._wanted.wait()
-            self._wanted = trio.Event()
+            self._wanted = self._runtime.signal()
             was_full = self._storage.disk_full
             if self._storage.needs_next:
-                await self._run_blocking(self._storage.prepare_next)
+                await self._runtime.run_blocking(self._storage.prepare_next)
             if self._storage.disk_full:
                 if not was_full:
                     self._say("the disk is full: no new changes are taken until there is room")
                 self._hand_over()
-                await trio.sleep(CHECK_SECONDS)
+                await self._runtime.sleep(CHECK_US)
                 self._wanted.set()
             elif was_full:
                 self._say("the disk has room again")
 
     def _hand_over(self) -> None:
         """As a leader without room, have a server with room lead, if there is one."""
-        if not self._raft.is_leader or trio.current_time() < self._hand_over_at:
+        if not self._raft.is_leader or self._runtime.now_us() < self._hand_over_at_us:
             return
         with_room = [
             (progress.match_index, server)
@@ -91,5 +90,5 @@ class RoomKeeper:
             if server in self._flags_of and Flag.DISK_FULL not in self._flags_of[server]
         ]
         if with_room:
-            self._hand_over_at = trio.current_time() + HAND_OVER_SECONDS
+            self._hand_over_at_us = self._runtime.now_us() + HAND_OVER_US
             self._step(TransferLeadership(max(with_room)[1]))

@@ -16,10 +16,9 @@ from collections.abc import Callable
 from functools import partial
 
 import attrs
-import trio
 
 from raftnode.disk_health import DiskFull
-from raftnode.node_values import RunBlocking
+from raftnode.runtime import Runtime
 from raftnode.snapshots import SnapshotReceiver
 from raftnode.storage import Storage
 from statemachine.events import EntriesRun, HardState
@@ -30,7 +29,7 @@ FOLLOWER_PATIENCE_US = 10_000
 LEADER_PATIENCE_US = 3_000
 """How long small saves may take on average to be made in place. A follower has little else to do; a leader could
 learn meanwhile that a majority of the others is quicker than its own disk."""
-FULL_DISK_RETRY_SECONDS = 0.25
+FULL_DISK_RETRY_US = 250_000
 
 
 @attrs.define(slots=True)
@@ -59,8 +58,7 @@ class Saver:
         saved: Callable[[Ready], None],
         wake: Callable[[], None],
         disk_is_full: Callable[[str], None],
-        run_blocking: RunBlocking,
-        now_us: Callable[[], int],
+        runtime: Runtime,
     ) -> None:
         """Begin with nothing to save.
 
@@ -71,12 +69,12 @@ class Saver:
         self._saved = saved
         self._wake = wake
         self._disk_is_full = disk_is_full
-        self._run_blocking = run_blocking
-        self._now_us = now_us
+        self._runtime = runtime
+        self._now_us = runtime.now_us
         self._speed = DiskSpeed()
         self._queue: list[Ready] = []
         self._busy = False
-        self._work = trio.Event()
+        self._work = self._runtime.signal()
         self._receiver: SnapshotReceiver | None = None
         self._receiving_index = 0
 
@@ -110,7 +108,7 @@ class Saver:
         """
         while True:
             await self._work.wait()
-            self._work = trio.Event()
+            self._work = self._runtime.signal()
             while self._queue:
                 group, self._queue = self._queue, []
                 self._busy = True
@@ -154,14 +152,14 @@ class Saver:
             while True:
                 begun_us = self._now_us()
                 try:
-                    await self._run_blocking(step)
+                    await self._runtime.run_blocking(step)
                     self._speed.took(self._now_us() - begun_us)
                     break
                 except DiskFull as error:
                     if not reported:
                         self._disk_is_full(str(error))
                         reported = True
-                await trio.sleep(FULL_DISK_RETRY_SECONDS)
+                await self._runtime.sleep(FULL_DISK_RETRY_US)
 
     def _steps(self, group: list[Ready]) -> list[Callable[[], None]]:
         """The blocking calls that save a group, in order; each may be repeated when it found no room."""

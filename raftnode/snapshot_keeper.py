@@ -10,13 +10,13 @@ A received snapshot takes the place of the replica's state and of the log. While
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-import trio
+from collections.abc import Awaitable, Callable
+from functools import partial
 
 from raftnode.disk_health import DiskFull, SnapshotGone
-from raftnode.node_values import RunBlocking, Say, Step
+from raftnode.node_values import Say, Step
 from raftnode.replica import Replica
+from raftnode.runtime import Runtime
 from raftnode.snapshots import SnapshotReceiver
 from raftnode.snapshotting import Snapshotter
 from raftnode.storage import Storage
@@ -28,7 +28,7 @@ from statemachine.ready import ChunkToSend
 SNAPSHOTS_KEPT = 2
 KEPT_FRACTION = 4
 """A quarter of the log that leads to a snapshot stays in memory behind it."""
-NO_ROOM_PAUSE_SECONDS = 5.0
+NO_ROOM_PAUSE_US = 5_000_000
 
 TakeReceiver = Callable[[], tuple[SnapshotReceiver, int]]
 """Hands over a received snapshot, and the last index that it covers."""
@@ -47,7 +47,7 @@ class SnapshotKeeper:
         recovered: Recovered,
         log_bytes_max: int,
         restored: Callable[[], None],
-        run_blocking: RunBlocking,
+        runtime: Runtime,
     ) -> None:
         """``restored`` is called when the replica's state was replaced."""
         self.installing = False
@@ -57,13 +57,13 @@ class SnapshotKeeper:
         self._step = step
         self._say = say
         self._restored = restored
-        self._run_blocking = run_blocking
-        self._snapshotter = Snapshotter(replica, storage, run_blocking)
+        self._runtime = runtime
+        self._snapshotter = Snapshotter(replica, storage, runtime)
         self._log_bytes = sum(len(entry) for run in recovered.runs for entry in run.entries)
         """Of entries since the last snapshot."""
         self._log_bytes_max = log_bytes_max
-        self._wanted = trio.Event()
-        self._received = trio.Event()
+        self._wanted = self._runtime.signal()
+        self._received = self._runtime.signal()
         self._on_disk: dict[tuple[int, int], SnapshotMeta] = {}
         """By last index and term: those that a follower may be receiving."""
         if recovered.snapshot is not None:
@@ -92,27 +92,21 @@ class SnapshotKeeper:
         except SnapshotGone:
             return None
 
-    async def run(self, take_receiver: TakeReceiver) -> None:
-        """Make and install snapshots until cancelled.
-
-        Raises:
-            DiskFailed: the disk failed.
-        """
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._make_when_wanted)
-            nursery.start_soon(self._install_when_received, take_receiver)
+    def tasks(self, take_receiver: TakeReceiver) -> tuple[Callable[[], Awaitable[None]], ...]:
+        """What is to be run until cancelled; each raises DiskFailed when the disk failed."""
+        return self._make_when_wanted, partial(self._install_when_received, take_receiver)
 
     async def _make_when_wanted(self) -> None:
         while True:
             await self._wanted.wait()
-            self._wanted = trio.Event()
+            self._wanted = self._runtime.signal()
             if self.installing or self._log_bytes < self._log_bytes_max:
                 continue
             try:
                 await self._make()
             except DiskFull as error:
                 self._say("no room for a snapshot", why=str(error))
-                await trio.sleep(NO_ROOM_PAUSE_SECONDS)
+                await self._runtime.sleep(NO_ROOM_PAUSE_US)
 
     async def _make(self) -> None:
         log_bytes = self._log_bytes
@@ -127,7 +121,7 @@ class SnapshotKeeper:
         self._step(SnapshotTaken(meta.index, meta.term, meta.size_bytes, kept))
         self._log_bytes -= log_bytes
         covered_twice = previous.last_included_index if previous is not None else 0
-        await self._run_blocking(self._storage.compact, covered_twice + 1)
+        await self._runtime.run_blocking(self._storage.compact, covered_twice + 1)
         self._say("snapshot made", index=meta.index, bytes=meta.size_bytes)
 
     def _note(self, meta: SnapshotMeta) -> None:
@@ -151,7 +145,7 @@ class SnapshotKeeper:
     async def _install_when_received(self, take_receiver: TakeReceiver) -> None:
         while True:
             await self._received.wait()
-            self._received = trio.Event()
+            self._received = self._runtime.signal()
             receiver, index = take_receiver()
             if index <= self._replica.applied_index:
                 receiver.abort()

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-import trio
-
 from raftnode.disk_health import DiskFull, SnapshotCorrupt
-from raftnode.node_values import RunBlocking, monotonic_us
 from raftnode.replica import Replica
+from raftnode.runtime import Runtime
 from raftnode.snapshots import SnapshotReceiver
 from raftnode.storage import Storage
 from raftnode.storage_values import SnapshotMeta
@@ -27,11 +25,11 @@ WRITE_BYTES = 1 << 20
 class Snapshotter:
     """Makes and loads the snapshots of one replica; when that is done, :mod:`raftnode.snapshot_keeper` knows."""
 
-    def __init__(self, replica: Replica, storage: Storage, run_blocking: RunBlocking) -> None:
+    def __init__(self, replica: Replica, storage: Storage, runtime: Runtime) -> None:
         """``storage`` keeps the files."""
         self._replica = replica
         self._storage = storage
-        self._run_blocking = run_blocking
+        self._runtime = runtime
 
     async def take(self, applied_term: int) -> SnapshotMeta:
         """Write a snapshot of the state as it is now; it is durable on return.
@@ -47,8 +45,8 @@ class Snapshotter:
         chunks = replica.snapshot()
         try:
             while group := await self._draw(chunks):
-                await self._run_blocking(_append_all, writer.append, group)
-            meta: SnapshotMeta = await self._run_blocking(writer.commit)
+                await self._runtime.run_blocking(_append_all, writer.append, group)
+            meta: SnapshotMeta = await self._runtime.run_blocking(writer.commit)
             return meta
         except BaseException:
             _close(chunks)
@@ -59,17 +57,17 @@ class Snapshotter:
         """The next chunks, about a mebibyte of them, drawn in slices; none at the end."""
         group: list[bytes] = []
         size = 0
-        until_us = monotonic_us() + SLICE_US
+        until_us = self._runtime.now_us() + SLICE_US
         while size < WRITE_BYTES:
             chunk = next(chunks, None)
             if chunk is None:
                 break
             group.append(chunk)
             size += len(chunk)
-            if monotonic_us() >= until_us:
+            if self._runtime.now_us() >= until_us:
                 # Half of the time at most: the other half belongs to the clients.
-                await trio.sleep(SLICE_US / 1e6)
-                until_us = monotonic_us() + SLICE_US
+                await self._runtime.sleep(SLICE_US)
+                until_us = self._runtime.now_us() + SLICE_US
         return group
 
     async def install(self, receiver: SnapshotReceiver) -> SnapshotMeta | None:
@@ -81,7 +79,7 @@ class Snapshotter:
             DiskFailed: the disk failed.
         """
         try:
-            meta: SnapshotMeta = await self._run_blocking(receiver.finish)
+            meta: SnapshotMeta = await self._runtime.run_blocking(receiver.finish)
             await self._load(meta)
         except (DiskFull, SnapshotCorrupt, ValueError):
             return None
@@ -89,12 +87,12 @@ class Snapshotter:
 
     async def _load(self, meta: SnapshotMeta) -> None:
         restore = self._replica.begin_restore()
-        until_us = monotonic_us() + SLICE_US
+        until_us = self._runtime.now_us() + SLICE_US
         for chunk in self._storage.snapshots.read(meta):
             restore.feed(chunk)
-            if monotonic_us() >= until_us:
-                await trio.lowlevel.checkpoint()
-                until_us = monotonic_us() + SLICE_US
+            if self._runtime.now_us() >= until_us:
+                await self._runtime.sleep(0)
+                until_us = self._runtime.now_us() + SLICE_US
         restore.finish()
 
 

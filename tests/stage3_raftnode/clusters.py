@@ -21,11 +21,12 @@ from raftnode.hello import PROTOCOL_VERSION, Hello
 from raftnode.links import Address
 from raftnode.memory_network import MemoryNetwork
 from raftnode.node import Node
-from raftnode.node_values import NodeOptions, Observer, monotonic_us
+from raftnode.node_values import NodeOptions, Observer
 from raftnode.simulated_disk import SimulatedCrash, SimulatedDisk
 from raftnode.storage import Storage, StorageIdentity
 from raftnode.submissions import Lane, Submission
 from raftnode.transport import Transport
+from raftnode.trio_runtime import TrioRuntime, monotonic_us, run_node
 from statemachine.configuration import Configuration
 from statemachine.roles import Options
 from tests.stage3_raftnode.machines import ListMachine
@@ -141,7 +142,8 @@ class Server:
             snapshot_log_bytes=cluster.snapshot_log_bytes,
         )
         observer = Observer(applied=cluster.something_happened, leader_changed=self._leader_changed, log=self._say)
-        self.node = Node(options, self.storage, recovered, self.machine, generator, observer, self.run_blocking)
+        runtime = TrioRuntime(self.run_blocking)
+        self.node = Node(options, self.storage, recovered, self.machine, generator, observer, runtime)
         self.transport = Transport(
             identity=Hello(PROTOCOL_VERSION, "demo", self.server_id),
             listen=cluster.addresses[self.server_id],
@@ -158,7 +160,7 @@ class Server:
         try:
             with trio.CancelScope() as self.scope:
                 self.running = True
-                await self.node.run(self.transport, task_status=task_status)
+                await run_node(self.node, self.transport, task_status=task_status)
         except* (SimulatedCrash, Exception) as error:
             if self.scope.cancel_called and error.split(SimulatedCrash)[1] is not None:
                 raise

@@ -6,7 +6,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from raftnode.node_values import monotonic_us
+from raftnode.trio_runtime import monotonic_us
 from tests.stage3_raftnode.clusters import Cluster, Server, open_cluster
 
 DELAY_SECONDS = 5

@@ -10,7 +10,8 @@ import trio
 from trio.testing import MockClock
 
 from raftnode.simulated_disk import Call
-from raftnode.snapshot_keeper import NO_ROOM_PAUSE_SECONDS
+from raftnode.snapshot_keeper import NO_ROOM_PAUSE_US
+from raftnode.trio_runtime import TrioRuntime
 from statemachine.roles import Options
 from tests.stage3_raftnode.clusters import Cluster, Server, T, numbered, open_cluster
 from tests.stage3_raftnode.storage_tools import small_segments
@@ -204,7 +205,7 @@ async def test_a_snapshot_of_a_term_that_was_not_saved_yet(autojump_clock: MockC
         await follower.kill()
         await follower.start()
         await cluster.settle()
-        follower.node._saver._run_blocking = slow_to_save
+        follower.node._saver._runtime = TrioRuntime(slow_to_save)
         follower.node._saver._speed.average_us = 1e9
         follower.node._snapshots._log_bytes_max = 100
         term = leader.node.raft.current_term
@@ -303,12 +304,12 @@ async def test_no_room_for_a_snapshot(autojump_clock: MockClock, call: Call) -> 
         assert not snapshots(server)
         begun = trio.current_time()
         await append_one_by_one(server, 1, b"more")
-        await trio.sleep(NO_ROOM_PAUSE_SECONDS)
+        await trio.sleep(NO_ROOM_PAUSE_US / 1e6)
         await append_one_by_one(server, 1, b"again")
-        await trio.sleep(NO_ROOM_PAUSE_SECONDS)
+        await trio.sleep(NO_ROOM_PAUSE_US / 1e6)
         await append_one_by_one(server, 1, b"and again")
         await cluster.until(lambda: server.has_said("snapshot made"))
-        assert trio.current_time() - begun <= 3 * NO_ROOM_PAUSE_SECONDS
+        assert trio.current_time() - begun <= 3 * NO_ROOM_PAUSE_US / 1e6
         assert server.machine.snapshots_open == 0
 
 
