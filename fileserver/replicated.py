@@ -17,23 +17,26 @@ Invariants
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from heapq import heappop, heappush
 from itertools import count
-from typing import Final
+from typing import Final, TypeAlias
 
 import attrs
-import trio
 
 from fileserver.backend import ChangeBatch, ClockCallback, Failure, FailureKind, ReadBatch, Upload
 from fileserver.commands import DROP, PART, Result, encode_batch
 from fileserver.config import ClusterConfig
 from fileserver.store import Store
 from raftnode.node import Node
+from raftnode.runtime import Runtime, Signal
 from raftnode.submissions import Lane, Submission
 from statemachine.raft import Raft
 from statemachine.roles import Role
+
+Task: TypeAlias = Callable[[], Awaitable[None]]
+StartSoon: TypeAlias = Callable[[Task], None]
 
 PENDING_BYTES_MAX: Final = 256 << 20
 """Changes beyond this are refused as overload: so much waits for results already."""
@@ -44,7 +47,7 @@ GATHERED_BYTES_MAX: Final = 1 << 20
 PENDING_BATCHES_MAX: Final = 50_000
 PIECES_UNDER_WAY_MAX: Final = 16
 """Pieces of one big content that are submitted and not applied."""
-WATCH_SECONDS: Final = 0.25
+WATCH_US: Final = 250_000
 """How often it is looked for requests whose time is up."""
 _MICROSECONDS: Final = 1_000_000
 
@@ -56,42 +59,42 @@ class _Pending:
     batch: ChangeBatch | ReadBatch
     submission: Submission | None
     """None for reads."""
-    give_up_at: float
+    give_up_at_us: int
 
 
 class ReplicatedBackend:
-    """See the module's docstring; `run` must be running for timeouts and big contents."""
+    """See the module's docstring; `watch` must be running for timeouts."""
 
-    def __init__(self, config: ClusterConfig, server_id: int, node: Node, store: Store) -> None:
+    def __init__(self, config: ClusterConfig, server_id: int, node: Node, store: Store, runtime: Runtime) -> None:
         """``store`` is what the node's machine changes."""
         self.store: Final = store
+        self.start_soon: StartSoon = _start_nothing
+        """Starts a task beside `watch`; to be set before anything is submitted."""
         self.flush_replies: Callable[[], None] = _nothing
         """Sends the replies of all connections that have some."""
         self._config = config
         self._server_id = server_id
         self._node = node
-        self._timeout_seconds = config.request_timeout_us / _MICROSECONDS
+        self._runtime = runtime
+        self._now_us = runtime.now_us
+        self._timeout_us = config.request_timeout_us
         self._numbers = count(1)
         self._pending: dict[int, _Pending] = {}
         self._under_way = 0
         """Batches of changes that are submitted and not applied."""
         self._gathered: ChangeBatch | None = None
         """What comes meanwhile."""
-        self._gathered_until = 0.0
+        self._gathered_until_us = 0
         self._has_news = False
         """Something was handed over in this pass."""
-        self._waiting_for_clock: list[tuple[int, int, float, ClockCallback]] = []  # A heap by deadline.
+        self._waiting_for_clock: list[tuple[int, int, int, ClockCallback]] = []  # A heap by deadline.
         self._upload_numbers = count(1)
-        self._nursery: trio.Nursery | None = None
 
-    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Watch the time and carry big contents, until cancelled."""
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
-            task_status.started()
-            while True:
-                await trio.sleep(WATCH_SECONDS)
-                self._give_up_what_is_late()
+    async def watch(self) -> None:
+        """Answer what has waited for too long, until cancelled."""
+        while True:
+            await self._runtime.sleep(WATCH_US)
+            self._give_up_what_is_late()
 
     # What a backend does
 
@@ -101,27 +104,26 @@ class ReplicatedBackend:
             self._gathered.absorb(batch)
         elif self._gathered is None and self._under_way >= BATCHES_UNDER_WAY_MAX:
             self._gathered = batch
-            self._gathered_until = trio.current_time() + self._timeout_seconds
+            self._gathered_until_us = self._now_us() + self._timeout_us
         else:
-            self._submit(batch, trio.current_time() + self._timeout_seconds, wake=False)
+            self._submit(batch, self._now_us() + self._timeout_us, wake=False)
             self._has_news = True
 
-    def _submit(self, batch: ChangeBatch, give_up_at: float, *, wake: bool) -> None:
+    def _submit(self, batch: ChangeBatch, give_up_at_us: int, *, wake: bool) -> None:
         number = next(self._numbers)
         submission = self._node.submit(encode_batch(batch.fields), partial(self._applied, number), wake=wake)
-        self._pending[number] = _Pending(batch, submission, give_up_at)
+        self._pending[number] = _Pending(batch, submission, give_up_at_us)
         self._under_way += 1
 
     def _submit_gathered(self) -> None:
         gathered = self._gathered
         if gathered is not None and self._under_way < BATCHES_UNDER_WAY_MAX:
             self._gathered = None
-            self._submit(gathered, self._gathered_until, wake=True)
+            self._submit(gathered, self._gathered_until_us, wake=True)
 
     def submit_upload(self, upload: Upload) -> None:
         """Have a change with a big content replicated and applied."""
-        assert self._nursery is not None, "the backend runs"
-        self._nursery.start_soon(self._carry_out_upload, upload)
+        self.start_soon(partial(self._carry_out_upload, upload))
 
     def read(self, batch: ReadBatch) -> None:
         """Have the requests evaluated once the applied state is fresh enough."""
@@ -130,7 +132,7 @@ class ReplicatedBackend:
             batch.failed(redirect)
             return
         number = next(self._numbers)
-        self._pending[number] = _Pending(batch, None, trio.current_time() + self._timeout_seconds)
+        self._pending[number] = _Pending(batch, None, self._now_us() + self._timeout_us)
         self._node.read_barrier(partial(self._fresh, number), wake=False)
         self._has_news = True
 
@@ -149,8 +151,8 @@ class ReplicatedBackend:
         if self.store.clock_us >= deadline_us:
             callback(None)
             return
-        give_up_at = trio.current_time() + self._timeout_seconds
-        heappush(self._waiting_for_clock, (deadline_us, next(self._numbers), give_up_at, callback))
+        give_up_at_us = self._now_us() + self._timeout_us
+        heappush(self._waiting_for_clock, (deadline_us, next(self._numbers), give_up_at_us, callback))
 
     def refusal(self) -> Failure | None:
         """Refuse changes when another server leads that clients are sent to, disks are full, or too much waits."""
@@ -225,19 +227,19 @@ class ReplicatedBackend:
     # Time
 
     def _give_up_what_is_late(self) -> None:
-        now = trio.current_time()
+        now_us = self._now_us()
         late = []
         for number, pending in self._pending.items():
-            if pending.give_up_at > now:
+            if pending.give_up_at_us > now_us:
                 break
             late.append(number)
         for number in late:
             self._give_up(self._pending.pop(number))
-        if self._gathered is not None and self._gathered_until <= now:
+        if self._gathered is not None and self._gathered_until_us <= now_us:
             self._gathered.failed(self._timed_out(applied_maybe=False))
             self._gathered = None
         self._submit_gathered()
-        overdue = [waiter for waiter in self._waiting_for_clock if waiter[2] <= now]
+        overdue = [waiter for waiter in self._waiting_for_clock if waiter[2] <= now_us]
         if overdue:
             self._waiting_for_clock = sorted(set(self._waiting_for_clock).difference(overdue))
             for _, _, _, callback in overdue:
@@ -255,13 +257,13 @@ class ReplicatedBackend:
     def _timed_out(self, *, applied_maybe: bool) -> Failure:
         kind = FailureKind.OUTCOME_UNKNOWN if applied_maybe else FailureKind.NOT_APPLIED
         why = "no leader is known" if self._node.raft.leader_id is None else "the leader can't reach a majority in time"
-        return Failure(kind, f"{why} (waited {self._timeout_seconds:g} s)")
+        return Failure(kind, f"{why} (waited {self._timeout_us / _MICROSECONDS:g} s)")
 
     # Big contents
 
     async def _carry_out_upload(self, upload: Upload) -> None:
         number = next(self._upload_numbers)
-        progress = _Progress()
+        progress = _Progress(self._runtime)
         submissions: list[Submission] = []
         results: list[Result] = []
         node = self._node
@@ -275,11 +277,11 @@ class ReplicatedBackend:
 
         for position, piece in enumerate(upload.pieces):
             submit(encode_batch((PART, b"", number, 0, piece)), progress.applied)
-            if not await progress.reaches(position + 1 - PIECES_UNDER_WAY_MAX, self._timeout_seconds):
+            if not await progress.reaches(position + 1 - PIECES_UNDER_WAY_MAX, self._timeout_us):
                 break
         else:
             submit(encode_batch(upload.command(number)), finished)
-            await progress.reaches(len(submissions), self._timeout_seconds)
+            await progress.reaches(len(submissions), self._timeout_us)
         if results:
             upload.applied(results)
         else:
@@ -312,25 +314,31 @@ class ReplicatedBackend:
 class _Progress:
     """How many of a row of submissions have been applied."""
 
-    def __init__(self) -> None:
+    def __init__(self, runtime: Runtime) -> None:
         self.count = 0
-        self._news = trio.Event()
+        self._runtime = runtime
+        self._news: Signal = runtime.signal()
 
     def applied(self, _results: list[Result]) -> None:
         """One more has been."""
         self.count += 1
         self._news.set()
 
-    async def reaches(self, wanted: int, timeout_seconds: float) -> bool:
+    async def reaches(self, wanted: int, timeout_us: int) -> bool:
         """Wait until so many have been; False when none has been for the whole timeout."""
-        await trio.lowlevel.checkpoint()
+        runtime = self._runtime
+        await runtime.sleep(0)
         while self.count < wanted:
-            self._news = trio.Event()
-            with trio.move_on_after(timeout_seconds) as scope:
-                await self._news.wait()
-            if scope.cancelled_caught:
+            count = self.count
+            self._news = runtime.signal()
+            await runtime.wait_until(self._news, runtime.now_us() + timeout_us)
+            if self.count == count:
                 return False
         return True
+
+
+def _start_nothing(_task: Task) -> None:
+    raise AssertionError("the backend's start_soon is set before it is used")
 
 
 def _nothing() -> None:

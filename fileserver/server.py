@@ -26,6 +26,7 @@ from raftnode.filesystem import OsFileSystem
 from raftnode.hello import PROTOCOL_VERSION, Hello
 from raftnode.node import Node
 from raftnode.node_values import NodeOptions, Observer
+from raftnode.runtime import Runtime
 from raftnode.storage import Recovered, SnapshotCorrupt, Storage, StorageIdentity
 from raftnode.transport import Transport
 from raftnode.trio_runtime import TrioRuntime, run_node
@@ -81,9 +82,10 @@ async def _serve(
     server = config.server(server_id)
     raise_open_files_limit()
     started_at = trio.current_time()
-    storage, node, store = await _recover(config, server_id, directory)
+    runtime = TrioRuntime()
+    storage, node, store = await _recover(config, server_id, directory, runtime)
     try:
-        backend = ReplicatedBackend(config, server_id, node, store)
+        backend = ReplicatedBackend(config, server_id, node, store, runtime)
         clients = ClientLoop(backend, listen(server.client.host, server.client.port), _limits(config))
         backend.flush_replies = clients.flush
         node.observer = Observer(
@@ -92,7 +94,8 @@ async def _serve(
         _tame_garbage_collection()
         async with trio.open_nursery() as nursery:
             await nursery.start(run_node, node, _transport(config, server, node))
-            await nursery.start(backend.run)
+            backend.start_soon = nursery.start_soon
+            nursery.start_soon(backend.watch)
             await nursery.start(clients.run)
             await nursery.start(serve_http, server.http.host, server.http.port, backend.status)
             _log.info("recovered", seconds=round(trio.current_time() - started_at, 3), files=store.files)
@@ -105,7 +108,9 @@ async def _serve(
         storage.close()
 
 
-async def _recover(config: ClusterConfig, server_id: int, directory: Path) -> tuple[Storage, Node, Store]:
+async def _recover(
+    config: ClusterConfig, server_id: int, directory: Path, runtime: Runtime
+) -> tuple[Storage, Node, Store]:
     """Open the directory and bring the store to where its newest good snapshot has it; the log follows by and by."""
     distrusted: list[Path] = []
     while True:
@@ -122,7 +127,7 @@ async def _recover(config: ClusterConfig, server_id: int, directory: Path) -> tu
                 StoreMachine(store),
                 random.Random(),
                 Observer(),
-                TrioRuntime(),
+                runtime,
             )
         except SnapshotCorrupt as error:
             storage.close()
