@@ -201,6 +201,10 @@ class SimulatedDisk:
                 file.lose(dice, survival)
         self.process_killed()
 
+    def crash(self) -> None:
+        """Nothing works from now on: to be followed by one of the two methods around this."""
+        self._crashed = True
+
     def process_killed(self) -> None:
         """Handles and locks are gone, nothing else; calls work again."""
         self._handles.clear()

@@ -1,0 +1,87 @@
+"""What one run is like: everything that is drawn from its seed before it begins.
+
+Each seed mixes its own few faults, each in its own strength ("swarm testing": Groce et al., ISSTA 2012): a run with
+every fault at once would rarely get anywhere, and hide what a quiet network and a failing disk can do together.
+"""
+
+from __future__ import annotations
+
+import enum
+from random import Random
+
+import attrs
+
+from fileserver.simulation.network import LinkWeather
+from raftnode.simulated_disk import Survival
+from statemachine.roles import Options
+
+
+class FaultKind(enum.Enum):
+    """What can be done to a cluster, beside the weather on its links."""
+
+    KILL = "kill"
+    """A process ends; what it wrote stays."""
+    POWER_CUT = "power-cut"
+    """A machine ends; of what wasn't flushed, any part stays, torn anywhere."""
+    CRASH_IN_CALL = "crash-in-call"
+    """A power cut in the middle of a call to the disk."""
+    KILL_ALL = "kill-all"
+    ROLLING_RESTART = "rolling-restart"
+    PARTITION = "partition"
+    ONE_WAY = "one-way"
+    PAUSE = "pause"
+    CLOCK_RATE = "clock-rate"
+    CLOCK_JUMP = "clock-jump"
+    FULL_DISK = "full-disk"
+    DISK_ERROR = "disk-error"
+    SLOW_DISK = "slow-disk"
+    ROT = "rot"
+    HAND_OVER = "hand-over"
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class RunOptions:
+    """See the module's docstring."""
+
+    servers: int
+    raft: Options
+    snapshot_log_bytes: int
+    request_timeout_us: int
+    weather: LinkWeather
+    faults: tuple[FaultKind, ...]
+    pause_between_faults_us: int
+    """The longest."""
+    notices_crashes: float
+    """How often a server learns at once that another has ended, by the end of their connection."""
+    survivals: tuple[Survival, ...]
+
+    @classmethod
+    def draw(cls, dice: Random) -> RunOptions:
+        """Some kind of run."""
+        heartbeat_us = dice.choice((60_000, 150_000, 250_000, 400_000))
+        election_us = heartbeat_us * dice.randint(5, 10)
+        return cls(
+            servers=dice.choice((1, 2, 3, 3, 3, 4, 5, 5, 5, 5, 6, 7)),
+            raft=Options(
+                election_timeout_us_min=election_us,
+                election_timeout_us_max=2 * election_us,
+                heartbeat_us=heartbeat_us,
+                append_bytes_max=dice.choice((200, 1 << 20)),
+                inflight_messages_max=dice.choice((1, 4, 256)),
+                snapshot_chunk_bytes=dice.choice((64, 1_000, 240 << 10)),
+            ),
+            snapshot_log_bytes=dice.choice((200, 1_000, 5_000, 64 << 20)),
+            request_timeout_us=dice.choice((2_000_000, 15_000_000)),
+            weather=LinkWeather(
+                delay_us_max=dice.choice((500, 2_000, 20_000)),
+                loss=dice.choice((0.0, 0.0, 0.01, 0.1, 0.4)),
+                repeats=dice.choice((0.0, 0.0, 0.05, 0.3)),
+                long_delays=dice.choice((0.0, 0.0, 0.005, 0.05)),
+                long_delay_us_max=dice.choice((200_000, 10_000_000)),
+                in_order=dice.random() < 0.5,
+            ),
+            faults=tuple(dice.sample(list(FaultKind), dice.randint(1, 6))),
+            pause_between_faults_us=dice.choice((2_000_000, 6_000_000, 15_000_000)),
+            notices_crashes=dice.choice((0.0, 0.5, 1.0)),
+            survivals=dice.choice(((Survival.NOTHING,), (Survival.RANDOM,), tuple(Survival))),
+        )
