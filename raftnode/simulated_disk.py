@@ -212,6 +212,10 @@ class SimulatedDisk:
         self._crashed = False
         self.crash_at_call = None
 
+    def names(self, directory: Path) -> list[str]:
+        """The visible names in a directory, without a call that counts."""
+        return list(self._directory(directory).visible)
+
     def content(self, path: Path) -> bytearray:
         """The visible content of a file; to change it is to damage the file behind everybody's back."""
         return self._file(path).visible

@@ -79,6 +79,7 @@ class SimulatedClient:
         """Counts connections, so that what comes from an earlier one is known."""
         self._versions: dict[bytes, int] = {}
         """The last versions seen, for cas and delete."""
+        self._thinks = False
         self.stopped = False
 
     @property
@@ -88,10 +89,12 @@ class SimulatedClient:
 
     def think(self) -> None:
         """Ask the next thing after a while."""
-        if not self.stopped:
+        if not (self.stopped or self._thinks):
+            self._thinks = True
             self._world.loop.after(self._dice.randrange(self._world.load.think_us) + 1, self._ask)
 
     def _ask(self) -> None:
+        self._thinks = False
         if self.stopped:
             return
         if self._connection is None and not self._connect():

@@ -309,7 +309,7 @@ class SimulatedServer:
         """Files that rot may strike, with how much of each is older than the last saves."""
         found: list[tuple[Path, int]] = []
         last_segment = None
-        for name in sorted(self.disk.list_directory(self.directory)):
+        for name in sorted(self.disk.names(self.directory)):
             path = self.directory / name
             if name.endswith(".snap"):
                 found.append((path, len(self.disk.content(path))))
