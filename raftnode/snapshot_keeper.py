@@ -4,6 +4,9 @@ A snapshot is made whenever the log has grown by so many bytes since the last on
 dropped: in memory all but some that a follower a little behind may want, on disk all that the snapshot before it
 covers too, so that a server whose newest snapshot is damaged can still start.
 
+A follower that asks for a snapshot again which it had as a whole could not use it, so then the file is read through,
+and when it is damaged another one is made: the state in memory is well.
+
 A received snapshot takes the place of the replica's state and of the log. While it is being loaded
 (:attr:`SnapshotKeeper.installing`) nothing may be applied.
 """
@@ -13,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from functools import partial
 
-from raftnode.disk_health import DiskFull, SnapshotGone
+from raftnode.disk_health import DiskFull, SnapshotCorrupt, SnapshotGone
 from raftnode.node_values import Say, Step
 from raftnode.replica import Replica
 from raftnode.runtime import Runtime
@@ -29,6 +32,7 @@ SNAPSHOTS_KEPT = 2
 KEPT_FRACTION = 4
 """A quarter of the log that leads to a snapshot stays in memory behind it."""
 NO_ROOM_PAUSE_US = 5_000_000
+ANOTHER_MADE_PAUSE_US = 100_000
 
 TakeReceiver = Callable[[], tuple[SnapshotReceiver, int]]
 """Hands over a received snapshot, and the last index that it covers."""
@@ -51,6 +55,7 @@ class SnapshotKeeper:
     ) -> None:
         """``restored`` is called when the replica's state was replaced."""
         self.installing = False
+        self._is_making = False
         self._raft = raft
         self._replica = replica
         self._storage = storage
@@ -64,6 +69,9 @@ class SnapshotKeeper:
         self._log_bytes_max = log_bytes_max
         self._wanted = self._runtime.signal()
         self._received = self._runtime.signal()
+        self._doubted = runtime.signal()
+        self._sent_whole: set[tuple[int, int, int]] = set()
+        """Followers that were sent the last chunk of a snapshot, with its index and term."""
         self._on_disk: dict[tuple[int, int], SnapshotMeta] = {}
         """By last index and term: those that a follower may be receiving."""
         if recovered.snapshot is not None:
@@ -84,29 +92,63 @@ class SnapshotKeeper:
 
     def read_chunk(self, wanted: ChunkToSend) -> bytes | None:
         """A piece of a snapshot's file, or None if that snapshot is no longer kept."""
-        meta = self._on_disk.get((wanted.header.last_included_index, wanted.header.last_included_term))
+        header = wanted.header
+        meta = self._on_disk.get((header.last_included_index, header.last_included_term))
         if meta is None:
             return None
+        transfer = (wanted.to, meta.index, meta.term)
+        if header.offset == 0 and transfer in self._sent_whole:
+            self._sent_whole.discard(transfer)
+            self._doubted.set()
+        if header.done:
+            self._sent_whole.add(transfer)
         try:
-            return self._storage.snapshots.read_raw(meta, wanted.header.offset, wanted.length)
+            return self._storage.snapshots.read_raw(meta, header.offset, wanted.length)
         except SnapshotGone:
             return None
 
     def tasks(self, take_receiver: TakeReceiver) -> tuple[Callable[[], Awaitable[None]], ...]:
         """What is to be run until cancelled; each raises DiskFailed when the disk failed."""
-        return self._make_when_wanted, partial(self._install_when_received, take_receiver)
+        return (
+            self._make_when_wanted,
+            self._check_when_doubted,
+            partial(self._install_when_received, take_receiver),
+        )
 
     async def _make_when_wanted(self) -> None:
         while True:
             await self._wanted.wait()
             self._wanted = self._runtime.signal()
-            if self.installing or self._log_bytes < self._log_bytes_max:
+            if not self.installing and self._log_bytes >= self._log_bytes_max:
+                await self._make_if_there_is_room()
+
+    async def _check_when_doubted(self) -> None:
+        while True:
+            await self._doubted.wait()
+            self._doubted = self._runtime.signal()
+            meta = self._storage.snapshots.latest
+            if meta is None or self.installing:
                 continue
             try:
-                await self._make()
-            except DiskFull as error:
-                self._say("no room for a snapshot", why=str(error))
-                await self._runtime.sleep(NO_ROOM_PAUSE_US)
+                await self._runtime.run_blocking(self._storage.snapshots.check, meta)
+            except SnapshotGone:
+                continue
+            except SnapshotCorrupt as error:
+                self._say("a snapshot is damaged: another is made", why=str(error))
+                await self._make_if_there_is_room()
+
+    async def _make_if_there_is_room(self) -> None:
+        try:
+            # One at a time.
+            while self._is_making:
+                await self._runtime.sleep(ANOTHER_MADE_PAUSE_US)
+            self._is_making = True
+            await self._make()
+        except DiskFull as error:
+            self._say("no room for a snapshot", why=str(error))
+            await self._runtime.sleep(NO_ROOM_PAUSE_US)
+        finally:
+            self._is_making = False
 
     async def _make(self) -> None:
         log_bytes = self._log_bytes
@@ -114,14 +156,15 @@ class SnapshotKeeper:
         assert term is not None, "the last entry applied is in the log, or just before it"
         meta = await self._snapshotter.take(term)
         previous = self._raft.snapshot
-        if self.installing or (previous is not None and previous.last_included_index >= meta.index):
+        if self.installing or (previous is not None and previous.last_included_index > meta.index):
             return  # A received one has overtaken it.
         self._note(meta)
         kept = self._first_index_kept(meta.index)
         self._step(SnapshotTaken(meta.index, meta.term, meta.size_bytes, kept))
         self._log_bytes -= log_bytes
         covered_twice = previous.last_included_index if previous is not None else 0
-        await self._runtime.run_blocking(self._storage.compact, covered_twice + 1)
+        if covered_twice < meta.index:  # Otherwise it has taken the place of a damaged one.
+            await self._runtime.run_blocking(self._storage.compact, covered_twice + 1)
         self._say("snapshot made", index=meta.index, bytes=meta.size_bytes)
 
     def _note(self, meta: SnapshotMeta) -> None:

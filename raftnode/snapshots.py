@@ -44,7 +44,7 @@ KEPT = 2
 """How many snapshots are kept. The older one is there for the day when the newer one turns out damaged."""
 
 _BUFFERED_BYTES_MAX = 1024 * 1024
-_NAME = re.compile(r"snapshot-(\d{16})-(\d{16})\.snap")
+_NAME = re.compile(r"snapshot-([0-9]{16})-([0-9]{16})\.snap")
 
 
 def snapshot_path(directory: Path, index: int, term: int) -> Path:
@@ -124,6 +124,11 @@ class SnapshotStore:
         """
         with self._reading(meta.path) as handle:
             yield from _read_chunks(self._filesystem, handle, meta.path, self._identity, (meta.index, meta.term))
+
+    def check(self, meta: SnapshotMeta) -> None:
+        """Reads all of it. Raises SnapshotCorrupt, SnapshotGone, DiskFailed."""
+        for _ in self.read(meta):
+            pass
 
     def read_raw(self, meta: SnapshotMeta, offset: int, length_bytes: int) -> bytes:
         """A piece of the file, to be sent to another server; shorter only at the end.

@@ -91,6 +91,10 @@ def install_snapshot_result(raft: Raft, sender: ServerId, message: InstallSnapsh
             progress.matched(snapshot.last_included_index, raft.round_number, raft.now_us)
             progress.probe(progress.match_index + 1)
             raft.replication_due = True
+        elif message.offset == 0 and progress.snapshot_offset > 0 and raft.snapshot is not None:
+            # It begins anew; with the newest snapshot, since this one may have been of no use to it.
+            progress.send_snapshot(raft.snapshot)
+            raft.replication_due = True
         elif message.offset != progress.snapshot_offset or not progress.chunk_sent:
             progress.snapshot_offset = min(message.offset, snapshot.size)
             progress.chunk_sent = False
@@ -175,8 +179,11 @@ def _answer_for_incoming(raft: Raft, index: int, *, installed: bool) -> None:
 
 
 def snapshot_taken(raft: Raft, event: SnapshotTaken) -> None:
-    """Drop the log's prefix that the snapshot covers, but for what slow followers may still need (thesis 5.1.3)."""
-    if raft.snapshot is not None and event.last_included_index <= raft.snapshot.last_included_index:
+    """Drop the log's prefix that the snapshot covers, but for what slow followers may still need (thesis 5.1.3).
+
+    One of the same index takes the place of the present one, which was damaged.
+    """
+    if raft.snapshot is not None and event.last_included_index < raft.snapshot.last_included_index:
         return
     assert event.last_included_index <= raft.commit_index, "a snapshot of what isn't committed"
     raft.snapshot = SnapshotMeta(event.last_included_index, event.last_included_term, event.size)

@@ -104,14 +104,14 @@ class SimulatedClient:
         requests = [self._draw_request() for _ in range(count)]
         self._round += 1
         current_round = self._round
-        data = b""
-        for request in requests:
-            self._world.oracle.asks(request)
-            self._waiting.append(request)
-            data += encode(request)
         connection, server = self._connection, self._server
         assert connection is not None, "connected above"
         assert server is not None, "connected above"
+        data = b""
+        for request in requests:
+            self._world.asks(request, server)
+            self._waiting.append(request)
+            data += encode(request)
         boots = server.boots
         loop = self._world.loop
         self._world.note("asks", self._number, data[:80])
@@ -142,7 +142,8 @@ class SimulatedClient:
 
     def _lose_connection(self) -> None:
         """What was asked for may come about or not; nobody will know."""
-        self._world.unknown += len(self._waiting)
+        for request in self._waiting:
+            self._world.never_answered(request)
         self._waiting.clear()
         self._server = self._connection = None
         self._link += 1

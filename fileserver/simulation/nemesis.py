@@ -7,6 +7,7 @@ what was flushed stays, but for rot, which strikes a minority's old records and 
 from __future__ import annotations
 
 import errno
+from collections import Counter
 from collections.abc import Callable
 from random import Random
 from typing import TYPE_CHECKING
@@ -36,8 +37,8 @@ class Nemesis:
         self._world = world
         self._dice = Random(f"nemesis {world.seed}")
         self._stopped = False
-        self._cut: Links = frozenset()
-        self.faults = 0
+        self.struck: Counter[str] = Counter()
+        """Faults that there were, by kind."""
         self._strike_by: dict[FaultKind, Callable[[], str | None]] = {
             FaultKind.KILL: self._kill,
             FaultKind.POWER_CUT: self._power_cut,
@@ -56,8 +57,15 @@ class Nemesis:
             FaultKind.HAND_OVER: self._hand_over,
         }
 
+    @property
+    def faults(self) -> int:
+        """How many there were."""
+        return self.struck.total()
+
     def begin(self) -> None:
         """Strike after a while, and again and again."""
+        if not self._world.options.faults:
+            return
         pause_us = self._dice.randrange(self._world.options.pause_between_faults_us) + 1
         self._world.loop.after(pause_us, self._strike)
 
@@ -67,7 +75,7 @@ class Nemesis:
         kind = self._dice.choice(self._world.options.faults)
         what = self._strike_by[kind]()
         if what is not None:
-            self.faults += 1
+            self.struck[kind.value] += 1
             self._world.tell("fault", kind.value, what)
         self.begin()
 
@@ -75,8 +83,7 @@ class Nemesis:
         """No more faults: everything is as it should be, but for servers that are gone for good."""
         self._stopped = True
         world = self._world
-        world.network.cut.clear()
-        self._cut = frozenset()
+        world.cut_links(frozenset())
         world.calm_weather()
         for server in world.servers.values():
             server.disk.space_bytes = None
@@ -181,9 +188,7 @@ class Nemesis:
     def _cut_exactly(self, links: Links) -> None:
         """A later partition takes the place of an earlier one."""
         if not self._stopped:
-            self._world.network.mend_links(self._cut)
-            self._world.network.cut_links(links)
-            self._cut = links
+            self._world.cut_links(links)
 
     def _hand_over(self) -> str | None:
         leader = next((server for server in self._world.servers.values() if server.is_leader), None)

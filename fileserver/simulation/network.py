@@ -6,15 +6,17 @@ what holds here holds there. A message is bytes, as the product sends them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from random import Random
 
 import attrs
 
 from fileserver.simulation.loop import Loop
+from fileserver.simulation.watcher import Watcher
+from fileserver.torture.shapes import Links
 
-Deliver = Callable[[int, int, bytes], None]
-"""``deliver(sender, receiver, message)``"""
+Deliver = Callable[[int, int, bytes], bool]
+"""``deliver(sender, receiver, message)``; False when the receiver doesn't run."""
 
 
 @attrs.define(slots=True, kw_only=True)
@@ -34,16 +36,17 @@ class LinkWeather:
 class SimulatedNetwork:
     """See the module's docstring."""
 
-    def __init__(self, loop: Loop, dice: Random, weather: LinkWeather, deliver: Deliver) -> None:
+    def __init__(self, loop: Loop, dice: Random, weather: LinkWeather, deliver: Deliver, watcher: Watcher) -> None:
         """All links are well, but for the weather."""
         self.weather = weather
-        self.cut: set[tuple[int, int]] = set()
+        self.cut: Links = frozenset()
         """Directed links that carry nothing."""
         self.sent = 0
         self.lost = 0
         self._loop = loop
         self._dice = dice
         self._deliver = deliver
+        self._watcher = watcher
         self._last_arrival_us: dict[tuple[int, int], int] = {}
 
     def send(self, sender: int, receiver: int, message: bytes, leaves_us: int) -> None:
@@ -52,7 +55,7 @@ class SimulatedNetwork:
         link = (sender, receiver)
         weather, dice = self.weather, self._dice
         if link in self.cut or (weather.loss and dice.random() < weather.loss):
-            self.lost += 1
+            self._lose(link, message, leaves_us)
             return
         self._carry(link, message, leaves_us)
         if weather.repeats and dice.random() < weather.repeats:
@@ -68,18 +71,18 @@ class SimulatedNetwork:
         elif weather.in_order:
             arrives_us = max(arrives_us, self._last_arrival_us.get(link, 0))
             self._last_arrival_us[link] = arrives_us
-        self._loop.at(arrives_us, lambda: self._arrive(link, message))
+        self._loop.at(arrives_us, lambda: self._arrive(link, message, leaves_us))
 
-    def _arrive(self, link: tuple[int, int], message: bytes) -> None:
-        if link in self.cut:
-            self.lost += 1
-            return
-        self._deliver(link[0], link[1], message)
+    def _arrive(self, link: tuple[int, int], message: bytes, left_us: int) -> None:
+        if link not in self.cut and self._deliver(link[0], link[1], message):
+            self._watcher.arrived(left_us, self._loop.now_us, link[0], link[1], message)
+        else:
+            self._lose(link, message, left_us)
 
-    def cut_links(self, links: Iterable[tuple[int, int]]) -> None:
-        """From now on these carry nothing; what is on its way is lost as well."""
-        self.cut.update(links)
+    def _lose(self, link: tuple[int, int], message: bytes, left_us: int) -> None:
+        self.lost += 1
+        self._watcher.lost(left_us, self._loop.now_us, link[0], link[1], message)
 
-    def mend_links(self, links: Iterable[tuple[int, int]]) -> None:
-        """These carry messages again."""
-        self.cut.difference_update(links)
+    def cut_exactly(self, links: Links) -> None:
+        """From now on these carry nothing; what is on its way is lost as well. All others do."""
+        self.cut = links

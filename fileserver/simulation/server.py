@@ -200,11 +200,13 @@ class SimulatedServer:
     def pause(self, duration_us: int) -> None:
         """Stop it as SIGSTOP does."""
         self.ready_us = max(self.ready_us, self.world.loop.now_us + duration_us)
+        self.world.paused(self)
 
     def resume(self) -> None:
         """Go on, paused or not."""
         if self.ready_us > self.world.loop.now_us:
             self.ready_us = self.world.loop.now_us
+            self.world.paused(self)
             self._catch_up_later()
 
     # Its life
@@ -299,6 +301,13 @@ class SimulatedServer:
         for lost in [*self._clients.values()]:
             lost(b"")
         self._clients.clear()
+
+    def drop(self) -> None:
+        """The run is over; nobody is told."""
+        if self.up:
+            self.up = False
+            self.disk.crash()
+            self.runtime.drop()
 
     def stop(self) -> None:
         """A clean stop, after the leadership was handed over, or was not in time."""

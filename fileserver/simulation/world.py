@@ -15,7 +15,6 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from random import Random
-from typing import Protocol
 
 import attrs
 
@@ -28,6 +27,8 @@ from fileserver.simulation.network import LinkWeather, SimulatedNetwork
 from fileserver.simulation.options import RunOptions
 from fileserver.simulation.oracle import Oracle, Request, Violation
 from fileserver.simulation.server import SimulatedServer, WatchedNode
+from fileserver.simulation.watcher import Watcher
+from fileserver.torture.shapes import Links
 from statemachine.invariants import InvariantChecker
 
 REPLY_LATENCY_US = 200
@@ -37,24 +38,15 @@ SETTLED_US = 60_000_000
 """How long the servers then may take to be equal, the time of all expiries included."""
 
 
-class Watcher(Protocol):
-    """Who wants to know what happens, to tell or to draw it."""
-
-    def told(self, now_us: int, kind: str, who: str, what: str) -> None:
-        """Something has happened."""
-
-    def sent(self, now_us: int, sender: int, receiver: int, message: bytes) -> None:
-        """A message has left a server."""
-
-
 @attrs.frozen(slots=True)
 class Record:
     """A client's request with its reply, as a history is made of; times in true microseconds."""
 
     request: Request
-    returned_us: int
-    line: bytes
-    content: bytes
+    returned_us: int | None = None
+    """None when no reply came."""
+    line: bytes = b""
+    content: bytes = b""
 
 
 class World:
@@ -71,8 +63,10 @@ class World:
         """Everything that isn't given is drawn from the seed."""
         dice = Random(f"world {seed}")
         self.seed = seed
-        self.options = options or RunOptions.draw(dice)
-        self.load = load or Load.draw(dice)
+        # Drawn in any case, so that giving what would be drawn changes nothing.
+        drawn_options, drawn_load = RunOptions.draw(dice), Load.draw(dice)
+        self.options = options or drawn_options
+        self.load = load or drawn_load
         self.loop = Loop()
         self.digest = 0
         self.node_class = node_class
@@ -81,14 +75,16 @@ class World:
         """Requests of unknown outcome."""
         self.history: list[Record] = []
         self.events: Counter[str] = Counter()
-        self._watcher = watcher
+        self.elections = 0
+        """Won ones."""
+        self._watcher = watcher or Watcher()
         self._dice = dice
         self._clock_bound_us = 0
         self._clock_bound_at_us = 0
         self.oracle = Oracle(self._fastest_clock_us)
         self.config = _config(self.options)
         weather = attrs.evolve(self.options.weather)
-        self.network = SimulatedNetwork(self.loop, Random(f"network {seed}"), weather, self._deliver)
+        self.network = SimulatedNetwork(self.loop, Random(f"network {seed}"), weather, self._deliver, self._watcher)
         self.servers: dict[int, SimulatedServer] = {}
         for server_id in range(1, self.options.servers + 1):
             self.servers[server_id] = SimulatedServer(self, server_id)
@@ -107,6 +103,11 @@ class World:
         self.nemesis.begin()
         self.loop.run_until(duration_us)
         self.heal_and_check()
+
+    def drop(self) -> None:
+        """The run is over: its tasks end where they stand."""
+        for server in self.servers.values():
+            server.drop()
 
     def start(self) -> None:
         """Start servers and clients."""
@@ -164,14 +165,18 @@ class World:
     def sends(self, sender: int, receiver: int, message: bytes, leaves_us: int) -> None:
         """A server sends a message to another."""
         self.note("sends", sender, message)
-        if self._watcher is not None:
-            self._watcher.sent(self.loop.now_us, sender, receiver, message)
         self.network.send(sender, receiver, message, leaves_us)
 
-    def _deliver(self, sender: int, receiver: int, message: bytes) -> None:
+    def _deliver(self, sender: int, receiver: int, message: bytes) -> bool:
         server = self.servers[receiver]
         if server.up:
             server.receive(sender, message)
+        return server.up
+
+    def cut_links(self, links: Links) -> None:
+        """These links, and no others, carry nothing from now on."""
+        self.network.cut_exactly(links)
+        self._watcher.cut(self.loop.now_us, links)
 
     def replies(self, client: Callable[[bytes], None], data: bytes, waits_us: int) -> None:
         """A server sends a reply to a client, once it has done what it waits for."""
@@ -230,6 +235,7 @@ class World:
     def started(self, server: SimulatedServer) -> None:
         """A server has started."""
         self.tell("start", f"server {server.server_id}", f"run {server.boots}")
+        self._watcher.started(self.loop.now_us, server.server_id)
         self.checker.started(server.node.raft)
         for other in self.servers.values():
             if other is not server and other.up:
@@ -238,6 +244,7 @@ class World:
     def crashed(self, server: SimulatedServer, why: str) -> None:
         """A server has ended, by whatever."""
         self.tell("end", f"server {server.server_id}", why)
+        self._watcher.ended(self.loop.now_us, server.server_id, why)
         for other in self.servers.values():
             if other is not server and other.up and self._dice.random() < self.options.notices_crashes:
                 other.soon(partial(other.node.peer_disconnected, server.server_id))
@@ -254,9 +261,15 @@ class World:
         if not server.has_rot:
             raise Violation(f"server {server.server_id} takes a crash for damage: {why}")
 
+    def paused(self, server: SimulatedServer) -> None:
+        """A server stands still until it is ready."""
+        self._watcher.paused(self.loop.now_us, server.server_id, server.ready_us)
+
     def follows_another(self, server: SimulatedServer) -> None:
         """A server has another leader, or another term."""
         raft = server.node.raft
+        self.elections += raft.is_leader
+        self._watcher.follows(self.loop.now_us, server.server_id, raft.role, raft.current_term, raft.leader_id)
         self.tell(
             "leader", f"server {server.server_id}", f"{raft.role.value} of term {raft.current_term}: {raft.leader_id}"
         )
@@ -271,16 +284,27 @@ class World:
         """Something has happened that people may want to read of."""
         self.events[kind] += 1
         self.note(kind, 0, f"{who} {what}".encode())
-        if self._watcher is not None:
-            self._watcher.told(self.loop.now_us, kind, who, what)
+        self._watcher.told(self.loop.now_us, kind, who, what)
 
     def note(self, kind: str, number: int, data: bytes) -> None:
         """Add something to the rolling hash."""
         self.digest = zlib.crc32(data, zlib.crc32(b"%d %d" % (self.loop.now_us, number), self.digest))
 
+    def asks(self, request: Request, server: SimulatedServer) -> None:
+        """A client sends a request."""
+        self.oracle.asks(request)
+        self._watcher.asked(self.loop.now_us, server.server_id, request)
+
     def record(self, request: Request, line: bytes, content: bytes) -> None:
         """A client has its reply."""
         self.history.append(Record(request, self.loop.now_us, line, content))
+        self._watcher.answered(self.loop.now_us, request, line)
+
+    def never_answered(self, request: Request) -> None:
+        """A client waits for a reply no more."""
+        self.unknown += 1
+        self.history.append(Record(request))
+        self._watcher.unanswered(self.loop.now_us, request)
 
 
 def _config(options: RunOptions) -> ClusterConfig:

@@ -141,6 +141,21 @@ async def test_batches_that_were_applied_elsewhere_have_their_results_in_the_sna
         await cluster.settle()
 
 
+async def test_a_leader_whose_snapshot_is_damaged_makes_another(autojump_clock: MockClock) -> None:
+    """Found by simulation (seed 14): a follower that needs a snapshot was sent a rotten one over and over."""
+    async with open_cluster(3, snapshot_log_bytes=LOG_BYTES, raft=SMALL_CHUNKS) as cluster:
+        follower = await behind(cluster)
+        leader = await cluster.wait_leader(cluster.others(follower))
+        latest = leader.storage.snapshots.latest
+        assert latest is not None
+        leader.disk.damage(latest.path, latest.size_bytes // 2)
+        cluster.network.heal_all()
+        await cluster.settle()
+        assert follower.has_said("a received snapshot could not be used")
+        assert leader.has_said("a snapshot is damaged: another is made")
+        assert follower.has_said("snapshot installed")
+
+
 async def test_commits_go_on_while_a_snapshot_is_installed(autojump_clock: MockClock) -> None:
     async def slowly(function: Callable[..., T], *arguments: object) -> T:
         await trio.sleep(0.01)
