@@ -218,7 +218,8 @@ def test_any_sequence_of_operations_keeps_what_it_should(steps: list[tuple[str, 
             elif name == "install":
                 take_snapshot(storage, last_index + 5, term)
                 storage.reset_to(last_index + 5, term)
-                model.snapshot_installed(last_index + 5, term)
+                model.snapshot_received(last_index + 5, term)
+                model.reset(last_index + 5)
             else:
                 if name == "kill":
                     disk.process_killed()

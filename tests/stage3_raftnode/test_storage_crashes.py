@@ -2,112 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from random import Random
 
 import pytest
 
 from raftnode.simulated_disk import SimulatedCrash, SimulatedDisk, Survival
-from raftnode.storage import Storage
-from statemachine.events import EntriesRun, HardState
+from statemachine.events import HardState
 from tests.stage3_raftnode.storage_tools import (
     DIRECTORY,
-    Model,
     State,
+    Workload,
     open_storage,
     recover,
     run,
     small_segments,
     state_of,
-    take_snapshot,
 )
 
 
-class Workload:
-    """A server's life, step by step; ``allowed`` are the states that a crash at this moment may leave."""
-
-    def __init__(self, disk: SimulatedDisk) -> None:
-        self.disk = disk
-        self.model = Model()
-        self.allowed: list[State] = [self.model.state()]
-        self.storage: Storage | None = None
-
-    def do(self, action: Callable[[], object], change: Callable[[], None] | None = None) -> None:
-        """Carries out a step that, once done, has made that change to the model."""
-        if change is not None:
-            change()
-            self.allowed.append(self.model.state())
-        action()
-        del self.allowed[:-1]
-
-    def save(self, hard_state: HardState | None, *runs: EntriesRun) -> None:
-        storage = self._storage()
-        self.do(lambda: storage.save(hard_state, runs), lambda: self.model.save(hard_state, runs))
-
-    def open(self) -> None:
-        def action() -> None:
-            self.storage, recovered = open_storage(self.disk)
-            assert state_of(recovered) in self.allowed
-            assert recovered.torn is None
-
-        self.do(action)
-
-    def _storage(self) -> Storage:
-        assert self.storage is not None
-        return self.storage
+class Life(Workload):
+    """All that storage can do, in an order in which a server may do it."""
 
     def live(self) -> None:
-        """All that storage can do, in an order in which a server may do it."""
-        self.open()
-        storage = self._storage()
+        assert self.open().torn is None
         self.save(HardState(1, None))
         self.save(HardState(1, 2), run(1, 1, b"a" * 300, b"b"))
-        self.do(storage.prepare_next)
+        self.do(self.storage.prepare_next)
         self.save(None, run(3, 1, b"c" * 600))
         self.save(None, run(4, 1, b"d" * 700))
-        self.do(lambda: storage.save_clock(5_000_000))
+        self.save_clock(5_000_000)
         self.save(HardState(3, 3), run(3, 3, b"C" * 300, b"D"), run(5, 3, b"E"))
-        self.do(storage.prepare_next)
+        self.do(self.storage.prepare_next)
         self.save(None, run(6, 3, b"f" * 1500))
-        self.do(lambda: take_snapshot(storage, 5, 3), lambda: self.model.snapshot_taken(5, 3))
-        self.do(lambda: storage.compact(6))
-        self.do(storage.close)
-        self.open()
-        storage = self._storage()
+        self.take_snapshot(5, 3)
+        self.do(lambda: self.storage.compact(6))
+        self.do(self.storage.close)
+        assert self.open().torn is None
         self.save(HardState(4, None), run(7, 4, b"g" * 100))
-        self.do(storage.prepare_next)
+        self.do(self.storage.prepare_next)
         self.save(None, run(8, 4, b"h" * 900))
-        self.do(lambda: self._receive(40, 6), lambda: self.model.snapshot_installed(40, 6))
-        self.do(lambda: storage.reset_to(40, 6))
-        self.do(storage.prepare_next)
+        self.receive_snapshot(40, 6)
+        self.reset_to(40, 6)
+        self.do(self.storage.prepare_next)
         self.save(HardState(6, 1), run(41, 6, b"i" * 900))
-        self.do(lambda: take_snapshot(storage, 41, 6), lambda: self.model.snapshot_taken(41, 6))
-        self.do(lambda: storage.compact(42))
+        self.take_snapshot(41, 6)
+        self.do(lambda: self.storage.compact(42))
         self.save(None, run(42, 6, b"j"))
-        self.do(storage.close)
-
-    def _receive(self, index: int, term: int) -> None:
-        """Takes in a snapshot that another server has made."""
-        other = SimulatedDisk()
-        leader, _ = open_storage(other)
-        data = bytes(other.content(take_snapshot(leader, index, term, b"x" * 900, b"y").path))
-        receiver = self._storage().snapshots.receive(index, term)
-        for offset in range(0, len(data), 400):
-            receiver.write(offset, data[offset : offset + 400])
-        receiver.finish()
+        self.do(self.storage.close)
 
 
 def count_calls() -> int:
     disk = SimulatedDisk()
-    Workload(disk).live()
+    Life(disk).live()
     return disk.call_count
 
 
-def check_after_crash(disk: SimulatedDisk, workload: Workload) -> None:
+def check_after_crash(disk: SimulatedDisk, allowed: frozenset[State]) -> None:
     """What is found is allowed, is complete, and can be built upon."""
     storage, recovered = open_storage(disk)
     found = state_of(recovered)
-    assert found in workload.allowed
+    assert found in allowed
     if recovered.snapshot is not None:
         assert list(storage.snapshots.read(recovered.snapshot))
     assert not [name for name in disk.list_directory(DIRECTORY) if name.endswith(".tmp")]
@@ -131,7 +85,7 @@ def test_a_crash_in_any_call_loses_nothing_that_was_acknowledged(
     for call in range(1, count_calls() + 1):
         for seed in seeds:
             disk = SimulatedDisk()
-            workload = Workload(disk)
+            workload = Life(disk)
             disk.crash_at_call = call
             with pytest.raises(SimulatedCrash):
                 workload.live()
@@ -139,7 +93,7 @@ def test_a_crash_in_any_call_loses_nothing_that_was_acknowledged(
                 disk.power_cut(Random(call * 1000 + seed), survival)
             else:
                 disk.process_killed()
-            check_after_crash(disk, workload)
+            check_after_crash(disk, workload.allowed())
 
 
 def test_a_second_crash_in_any_call_of_the_recovery(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,7 +101,7 @@ def test_a_second_crash_in_any_call_of_the_recovery(monkeypatch: pytest.MonkeyPa
     for call in range(5, count_calls() + 1, 3):
         for second in range(1, 40):
             disk = SimulatedDisk()
-            workload = Workload(disk)
+            workload = Life(disk)
             disk.crash_at_call = call
             with pytest.raises(SimulatedCrash):
                 workload.live()
@@ -158,7 +112,7 @@ def test_a_second_crash_in_any_call_of_the_recovery(monkeypatch: pytest.MonkeyPa
                 open_storage(disk)
             except SimulatedCrash:
                 disk.power_cut(Random(second))
-                check_after_crash(disk, workload)
+                check_after_crash(disk, workload.allowed())
             else:
                 break
         else:
@@ -170,12 +124,11 @@ def test_what_recovery_has_told_survives_a_power_cut(monkeypatch: pytest.MonkeyP
     small_segments(monkeypatch, 1024)
     for call in range(1, count_calls() + 1):
         disk = SimulatedDisk()
-        workload = Workload(disk)
+        workload = Life(disk)
         disk.crash_at_call = call
         with pytest.raises(SimulatedCrash):
             workload.live()
         disk.process_killed()
         _, recovered = open_storage(disk)
-        workload.allowed = [state_of(recovered)]
         disk.power_cut(Random(call), Survival.NOTHING)
-        check_after_crash(disk, workload)
+        check_after_crash(disk, frozenset({state_of(recovered)}))
