@@ -30,6 +30,7 @@ HTTP_PORT_OFFSET = 100
 PEER_PORT_OFFSET = 1000
 DEFAULT_CLUSTER_NAME = "quintet"
 LONGEST_CLUSTER_NAME = 200
+_LONGEST_HOST = 253
 _DAY_SECONDS = 86_400
 
 
@@ -41,6 +42,17 @@ class ConfigError(Exception):
         self.why = why
         line = ": ".join(part for part in (source, key, why) if part)
         super().__init__(line if line.isprintable() else ascii(line))
+
+
+def _is_host(text: str) -> bool:
+    """Whether to ask the resolver for it makes sense; of other texts it says so by exceptions that are no OSError."""
+    if not 1 <= len(text) <= _LONGEST_HOST or not text.isprintable() or not {" ", "[", "]", "/"}.isdisjoint(text):
+        return False
+    try:
+        text.encode("idna")
+    except UnicodeError:
+        return False
+    return True
 
 
 @attrs.frozen(slots=True, order=True)
@@ -67,7 +79,7 @@ class Address:
             host = host[1:-1]
         elif ":" in host:
             raise ValueError(f"{text!r} is not host:port (an IPv6 address goes in brackets)")
-        if not host or any(character.isspace() or character in "[]/" for character in host):
+        if not _is_host(host):
             raise ValueError(f"{text!r} has no usable host")
         if not (port_text.isascii() and port_text.isdigit() and len(port_text) <= 5 and 1 <= int(port_text) <= 65535):
             raise ValueError(f"{text!r} has no port from 1 to 65535")

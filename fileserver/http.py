@@ -153,15 +153,21 @@ async def serve_connection(stream: trio.abc.Stream, status: Status) -> None:
 
 async def _serve_request(connection: h11.Connection, stream: trio.abc.Stream, status: Status) -> bool:
     """Answer one request; returns whether another may follow on this connection."""
+    request: h11.Request | None = None
     try:
-        request = await _next_request(connection, stream)
+        while not isinstance(event := await _next_event(connection, stream), h11.EndOfMessage):
+            if event is None:
+                return False
+            if isinstance(event, h11.Request):
+                request = event
     except h11.RemoteProtocolError as error:
         if connection.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
+            # What is wrong may be the body of a HEAD, to which the answer has none.
+            method = b"GET" if request is None else request.method
             code = HTTPStatus(error.error_status_hint)
-            await _send(connection, stream, Response(code, f"{error}\n".encode("utf-8", "replace")), b"GET")
+            await _send(connection, stream, Response(code, f"{error}\n".encode("utf-8", "replace")), method)
         return False
-    if request is None:
-        return False
+    assert request is not None, "h11 gives the head of a request before its end"
     await _send(connection, stream, respond(request.method, request.target, status), request.method)
     if connection.our_state is not h11.DONE or connection.their_state is not h11.DONE:
         return False
@@ -169,21 +175,20 @@ async def _serve_request(connection: h11.Connection, stream: trio.abc.Stream, st
     return True
 
 
-async def _next_request(connection: h11.Connection, stream: trio.abc.Stream) -> h11.Request | None:
-    """Read a whole request, whose body is of no interest; None when the client is gone.
+async def _next_event(
+    connection: h11.Connection, stream: trio.abc.Stream
+) -> h11.Request | h11.Data | h11.EndOfMessage | None:
+    """Read the next part of a request, whose body is of no interest; None when the client is gone.
 
     Raises:
         h11.RemoteProtocolError: what came is not HTTP.
     """
-    request: h11.Request | None = None
     while True:
         event = connection.next_event()
         if event is h11.NEED_DATA:
             connection.receive_data(bytes(await stream.receive_some(_RECEIVE_BYTES)))
-        elif isinstance(event, h11.Request):
-            request = event
-        elif isinstance(event, h11.EndOfMessage):
-            return request
+        elif isinstance(event, (h11.Request, h11.Data, h11.EndOfMessage)):
+            return event
         elif isinstance(event, h11.ConnectionClosed) or event is h11.PAUSED:
             return None
 

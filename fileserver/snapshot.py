@@ -214,6 +214,7 @@ class StoreRestore:
         session, upload, size, crc = fields
         if set(map(type, fields)) != {int} or sum(map(len, self._pieces)) != size or self._table.records:
             raise BadSnapshot("an upload isn't whole, or out of order")
+        array("I", (crc,))
         self._uploads.restore(StagedUpload(session, upload, size, crc, tuple(self._pieces)))
         self._pieces = []
         self._uploads_left -= 1

@@ -223,7 +223,8 @@ class Store:
     def _part(self, session: int, name: Name, argument: int, exptime: int, content: ContentField) -> Result:
         """Stage the next piece of the upload ``argument``."""
         if isinstance(content, bytes):
-            self._uploads.add(session, argument, content)
+            # A batch may say true for 1, and a snapshot would keep it so, and not be accepted.
+            self._uploads.add(session, int(argument), content)
         return 0
 
     def _drop(self, session: int, name: Name, argument: int, exptime: int, content: ContentField) -> Result:

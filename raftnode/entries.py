@@ -3,7 +3,7 @@
 The pure core sees bytes. Here they are a fixed header and the application's payload, which is copied once, when
 the leader puts its stamp before it::
 
-    kind (1 byte) | stamp_us | session | sequence | acknowledged (8 bytes each, big-endian) | payload
+    kind (1 byte) | stamp_us | session | sequence | acknowledged (8 bytes each, big-endian, below 2**63) | payload
 
 An empty entry is the one that every leader begins its term with; it has no stamp.
 
@@ -23,7 +23,7 @@ import struct
 
 import attrs
 
-_HEADER = struct.Struct(">BQQQQ")
+_HEADER = struct.Struct(">Bqqqq")
 HEADER_BYTES = _HEADER.size
 
 
@@ -68,18 +68,27 @@ def encode_batch(stamp_us: int, session: int, sequence: int, acknowledged: int, 
 
 
 def stamp_of(entry: bytes) -> int:
-    """The stamp of an encoded entry; 0 for an empty one."""
-    return _HEADER.unpack_from(entry)[1] if entry else 0
+    """The stamp of an encoded entry; 0 for an empty one.
+
+    Raises:
+        BadEntry: it can't be read.
+    """
+    if not entry:
+        return 0
+    return decode(entry).stamp_us
 
 
 def decode(entry: bytes) -> Entry:
     """Read an entry that isn't empty.
 
     Raises:
-        BadEntry: it is too short, or of an unknown kind.
+        BadEntry: it is too short, of an unknown kind, or has a number that is out of range.
     """
     try:
-        kind, stamp_us, session, sequence, acknowledged = _HEADER.unpack_from(entry)
+        kind, *numbers = _HEADER.unpack_from(entry)
+        stamp_us, session, sequence, acknowledged = numbers
+        if min(numbers) < 0:
+            raise ValueError("a number is out of range")
         return Entry(EntryKind(kind), stamp_us, session, sequence, acknowledged, entry[HEADER_BYTES:])
     except (struct.error, ValueError) as error:
         raise BadEntry(f"an entry of {len(entry)} bytes can't be read: {error}") from error

@@ -150,6 +150,8 @@ def decode_header(data: bytes) -> SegmentHeader:
         raise BadHeader("it is not a segment of a log")
     if version != FORMAT_VERSION:
         raise OtherVersion(version)
+    if not (number and sequence and first_index):
+        raise BadHeader("its header counts from 0, and what it numbers begins with 1")
     hard_state = HardState(current_term=term, voted_for=None if vote == VOTED_FOR_NOBODY else vote)
     return SegmentHeader(cluster_hash, server_id, number, salt, chain, sequence, first_index, hard_state, previous_end)
 

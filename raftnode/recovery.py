@@ -38,6 +38,7 @@ import attrs
 from raftnode.disk_health import LogCorrupt, SnapshotCorrupt, WrongDirectory
 from raftnode.filesystem import FileSystem, OpenMode
 from raftnode.log_frames import (
+    ALIGNMENT_BYTES,
     CHECKED_FROM,
     FRAME_HEAD,
     FRAME_HEAD_BYTES,
@@ -86,7 +87,7 @@ class FoundLog:
 
     def add_run(self, run: EntriesRun) -> None:
         """Appends entries, in the place of those at their indexes and behind. Raises BadFrame."""
-        if run.first_index > self.next_index:
+        if not 1 <= run.first_index <= self.next_index:
             raise BadFrame(f"entry {run.first_index} follows entry {self.next_index - 1}")
         if run.first_index < self.next_index:
             self._truncate(run.first_index)
@@ -213,12 +214,18 @@ def _read_frames(log: FoundLog, path: Path, data: bytes, header: SegmentHeader, 
             or crc32(view[offset + CHECKED_FROM : end], salt) != check
         ):
             break
-        if run_count == 1 and not flags:
+        entry = body + ONE_ENTRY_HEAD.size
+        if run_count == 1 and not flags and entry <= end:
             first_index, term, count, _, size = ONE_ENTRY_HEAD.unpack_from(data, body)
         else:
             first_index = term = count = size = 0
-        if count == 1 and log.terms and term == log.terms[-1][1] and first_index == log.first_index + len(entries):
-            entry = body + ONE_ENTRY_HEAD.size
+        if (
+            count == 1
+            and log.terms
+            and term == log.terms[-1][1]
+            and first_index == log.first_index + len(entries)
+            and 0 <= end - entry - size < ALIGNMENT_BYTES
+        ):
             add_entry(data[entry : entry + size])
         else:
             _add_frame(log, path, data, offset)

@@ -12,6 +12,7 @@ predecessor is missing (its sender sends both again). Results are kept until the
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator
 from typing import Any, Protocol, TypeAlias
 
@@ -208,6 +209,16 @@ def _chunks(head: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
             close()
 
 
+_HEAD_DEPTH = 5
+"""The head, its sessions, a session, its results, a result."""
+
+
+def _require_numbers(*numbers: Any) -> None:
+    """Raises TypeError, OverflowError or ValueError for what isn't a number from 0 to 2**63 - 1."""
+    if min(array("q", numbers)) < 0:
+        raise ValueError("a snapshot whose head has a number below 0")
+
+
 class ReplicaRestore:
     """A replica's new state, while it is being read."""
 
@@ -234,12 +245,16 @@ class ReplicaRestore:
             raise ValueError("a snapshot without contents")
         replica = self._replica
         try:
-            applied_index, clock_us, packed_sessions = cbor2.loads(self._head)
+            applied_index, clock_us, packed_sessions = cbor2.loads(
+                self._head, max_depth=_HEAD_DEPTH, allow_indefinite=False
+            )
+            _require_numbers(applied_index, clock_us)
             sessions = {}
             for session, server_id, nonce, sequence, packed in packed_sessions:
+                _require_numbers(session, server_id, nonce, sequence, *(number for number, _ in packed))
                 results = {number: replica.machine.unpack_results(data) for number, data in packed}
                 sessions[session] = Session(session, server_id, nonce, sequence, results)
-        except (cbor2.CBORDecodeError, TypeError) as error:
+        except (cbor2.CBORDecodeError, TypeError, OverflowError) as error:
             raise ValueError(f"a snapshot whose head can't be read: {error}") from error
         self._machine_restore.finish()
         replica.applied_index = applied_index

@@ -204,7 +204,11 @@ def test_each_unreadable_text_gets_one_line(text: str, key: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "host", "host:", ":80", "host:0", "host:65536", "host:-1", "host:8_0", "::1:80", "[]:80", "a b:80", "h/x:80"],
+    [
+        *("", "host", "host:", ":80", "host:0", "host:65536", "host:-1", "host:8_0", "::1:80", "[]:80", "a b:80"),
+        # The resolver would answer these with a ValueError, at some later time, rather than with an OSError.
+        *("h/x:80", "10..0.1:80", "h\0:80", "h\u00a0:80", "\ud800:80", f"{'h' * 64}:80", f"{'h.' * 127}:80"),
+    ],
 )
 def test_what_is_no_address(text: str) -> None:
     with pytest.raises(ValueError, match=r"host|port"):

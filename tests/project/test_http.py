@@ -136,6 +136,15 @@ async def test_garbage_is_refused_and_the_connection_closed(client: trio.abc.Str
     assert await client.receive_some() == b""
 
 
+async def test_a_head_request_with_a_wrong_body_harms_nobody_else(client: trio.abc.Stream) -> None:
+    """The answer to it has no body: h11 raises LocalProtocolError for one, which would end the server."""
+    await client.send_all(b"HEAD / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\nno number\r\n")
+    head, body = await read_response(client, has_body=False)
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert body == b""
+    assert await client.receive_some() == b""
+
+
 async def test_a_client_that_goes_away_in_mid_request(client: trio.abc.Stream) -> None:
     await client.send_all(b"GET /hea")
     await client.aclose()

@@ -80,6 +80,14 @@ def test_uploads_have_an_order_of_their_own() -> None:
     assert list(one.snapshot()) == list(other.snapshot())
 
 
+def test_an_upload_whose_number_came_as_a_truth_value_is_restored() -> None:
+    """A batch may have true for 1."""
+    store = Store()
+    run(store, part(True, b"piece"))
+    copy = restored(list(store.snapshot()))
+    assert copy.state_hash() == store.state_hash()
+
+
 def test_an_empty_store() -> None:
     chunks = list(Store().snapshot())
     assert [cbor2.loads(chunk)[0] for chunk in chunks] == [HEADER, END]
@@ -197,6 +205,7 @@ class TestBadSnapshots:
             pytest.param(cbor2.dumps([PIECES, piece(b"x") + b"x"]), id="a long piece"),
             pytest.param(cbor2.dumps([UPLOAD, 1, 1, 0]), id="an upload with a field too few"),
             pytest.param(cbor2.dumps([UPLOAD, 1, 1, 0, "crc"]), id="an upload with a field of text"),
+            pytest.param(cbor2.dumps([UPLOAD, 1, 1, 0, 1 << 32]), id="an upload with a CRC of 33 bits"),
             pytest.param(cbor2.dumps([UPLOAD, 1, 1, 5, 0]), id="an upload without its pieces"),
             pytest.param(cbor2.dumps([FILES]), id="no files"),
             pytest.param(cbor2.dumps([FILES, b"x", 1, 0, 0]), id="a file with a field too few"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -145,6 +146,16 @@ def test_each_flipped_byte_of_a_header_shows() -> None:
     for size in range(len(data)):
         with pytest.raises(BadHeader, match="cut off"):
             decode_header(bytes(data[:size]))
+
+
+@pytest.mark.parametrize(
+    "header",
+    [attrs.evolve(HEADER, number=0), attrs.evolve(HEADER, sequence=0), attrs.evolve(HEADER, first_index=0)],
+)
+def test_a_header_that_counts_from_0_is_damaged(header: SegmentHeader) -> None:
+    """Entries are numbered from 1; a log that began with 0 would be opened, and refuse every save."""
+    with pytest.raises(BadHeader, match="counts from 0"):
+        decode_header(header.encode())
 
 
 def test_headers_of_others_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:

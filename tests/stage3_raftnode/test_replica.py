@@ -224,6 +224,14 @@ def test_a_machine_whose_snapshots_need_no_closing() -> None:
         cbor2.dumps([1, 2, 3]),
         cbor2.dumps([1, 2, [[1, 2]]]),
         cbor2.dumps([1, 2, [[1, 2, 3, 4, [[1, b"no number"]]]]]),
+        cbor2.dumps(["1", 2, []]),
+        cbor2.dumps([1, 2.5, []]),
+        cbor2.dumps([1, -2, []]),
+        cbor2.dumps([1, 2**63, []]),
+        cbor2.dumps([2**70, 2, []]),
+        cbor2.dumps([1, 2, [[1, 2, 3, cbor2.undefined, []]]]),
+        cbor2.dumps([1, 2, [[1, 2, 3, 4, [[-1, b"\x01"]]]]]),
+        cbor2.dumps([1, 2, [[1, 2, 3, 4, [[1, [[[]]]]]]]]),
     ],
 )
 def test_a_head_that_cannot_be_read(head: bytes) -> None:

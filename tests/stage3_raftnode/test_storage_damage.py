@@ -9,7 +9,16 @@ from pathlib import Path
 import pytest
 
 from raftnode.filesystem import OsFileSystem
-from raftnode.log_frames import HEADER_BYTES, decode_header, encode_body, seal
+from raftnode.log_frames import (
+    FRAME_HEAD,
+    HEADER_BYTES,
+    ONE_ENTRY_HEAD,
+    RUN_HEAD,
+    FrameBody,
+    decode_header,
+    encode_body,
+    seal,
+)
 from raftnode.recovery import find_log
 from raftnode.simulated_disk import Call, SimulatedDisk
 from raftnode.storage import DiskFailed, LogCorrupt, Recovered, SnapshotCorrupt, WrongDirectory
@@ -180,6 +189,33 @@ def test_a_frame_that_follows_another_one_than_it_says_is_corrupt(killed: Path) 
     data[OFFSETS[-1] : OFFSETS[-1] + len(frame)] = frame
     killed.write_bytes(data)
     assert refuse(killed).offset == OFFSETS[-1]
+
+
+@pytest.mark.parametrize("digit", ["\u0663", "\uff13"])
+def test_a_name_with_digits_of_another_script_is_that_of_a_file_of_others(closed: Path, digit: str) -> None:
+    for name in (f"log-{digit * 16}.seg", f"snapshot-{digit * 16}-{digit * 16}.snap"):
+        (closed.parent / name).write_bytes(b"left alone")
+    assert flat(recover_real(closed).runs) == ENTRIES
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        ONE_ENTRY_HEAD.pack(5, 2, 1, 0, 1000) + bytes(12),  # an entry that is longer than its frame
+        ONE_ENTRY_HEAD.pack(5, 2, 1, 0, 4) + bytes(12),  # one that leaves more than padding
+        RUN_HEAD.pack(5, 2, 1, 0),  # one of which not even the size is there
+        ONE_ENTRY_HEAD.pack(0, 2, 1, 0, 12) + bytes(12),  # one at index 0, and the first is 1
+    ],
+)
+def test_a_frame_that_says_nonsense_is_corrupt_though_all_checks_are_right(closed: Path, content: bytes) -> None:
+    """What is not in the frame must not be taken from what stands behind it."""
+    data = closed.read_bytes()
+    previous = FRAME_HEAD.unpack_from(data, OFFSETS[-2])[1]
+    body = FrameBody(0, 1, [content], len(content))
+    frame = b"".join(seal(body, decode_header(data).salt, previous, len(SAVES) + 1)[1])
+    for behind in (b"", bytes(2000)):
+        closed.write_bytes(data + frame + behind)
+        assert refuse(closed).offset == OFFSETS[-1]
 
 
 def test_a_file_of_a_client_that_looks_like_a_log_harms_nobody(closed: Path) -> None:
