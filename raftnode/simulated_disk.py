@@ -11,7 +11,7 @@ Two kinds of crash:
 
 * :meth:`SimulatedDisk.process_killed`: handles and locks are gone, everything visible stays.
 * :meth:`SimulatedDisk.power_cut`: of the waiting changes of each file any subset survives, some of them torn at
-  bounds of 1, 512 or 4096 bytes, drawn from the random generator given; of the waiting changes of a directory a
+  bounds of 1, 512 or 4096 bytes, or as zeros or garbage, drawn from the random generator given; of the waiting changes of a directory a
   first part survives, since file systems keep these in a journal.
 
 ``crash_at_call`` cuts a call in the middle: its change has been made but not flushed, :class:`SimulatedCrash` is
@@ -108,7 +108,14 @@ class _File:
         for block in bounds:
             if dice.random() < chance:
                 begin, end = max(block, offset), min(block + block_bytes, offset + len(data))
-                _apply(self.durable, begin, data[begin - offset : end - offset])
+                self._survive(begin, data[begin - offset : end - offset], dice)
+
+    def _survive(self, offset: int, data: bytes, dice: random.Random) -> None:
+        """A block comes to be as it was written, or as nobody wrote it, but only where nothing was kept before."""
+        damage = dice.random()
+        if damage < 0.1 and not any(self.durable[offset : offset + len(data)]):
+            data = bytes(len(data)) if damage < 0.05 else dice.randbytes(len(data))
+        _apply(self.durable, offset, data)
 
 
 def _apply(content: bytearray, offset: int, data: bytes | None) -> None:

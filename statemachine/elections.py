@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from statemachine import replication
+from statemachine import replication, thrift
 from statemachine.events import PeerDisconnected
 from statemachine.messages import RequestVote, RequestVoteResult, ServerId
 from statemachine.roles import Role
@@ -62,12 +62,14 @@ def peer_disconnected(raft: Raft, event: PeerDisconnected) -> None:
 
     It is no longer held on to, and this server asks for votes within a heartbeat's time unless the leader is heard
     of before. That is safe (it is what the timer might have done), and if the leader lives after all, a majority
-    still hears it and answers no.
+    still hears it and answers no. A leader only stops to rely on that follower.
     """
     if raft.role is Role.FOLLOWER and raft.leader_id == event.server:
         raft.leader_contact_us = None
         hasty_us = raft.now_us + raft.generator.randint(0, raft.options.heartbeat_us)
         raft.election_deadline_us = min(raft.election_deadline_us, hasty_us)
+    elif raft.role is Role.LEADER:
+        thrift.disconnected(raft, event.server)
 
 
 def campaign(raft: Raft, *, leadership_transfer: bool) -> None:

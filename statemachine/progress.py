@@ -64,6 +64,8 @@ class Progress:
     """The highest commit index that was sent."""
     commit_wanted: int = 0
     """The follower waits for the outcome of entries up to here and is told at once when they commit."""
+    entries_wanted: int = 0
+    """The follower waits for entries up to here, and isn't spared them (:mod:`statemachine.thrift`)."""
     snapshot: SnapshotMeta | None = None
     """In SNAPSHOT: the one being sent."""
     snapshot_offset: int = 0

@@ -28,7 +28,7 @@ from typing import Any
 
 import attrs
 
-from statemachine import elections, reads, replication, snapshots, transfer
+from statemachine import elections, reads, replication, snapshots, thrift, transfer
 from statemachine.configuration import Configuration
 from statemachine.events import (
     EntriesRun,
@@ -146,6 +146,7 @@ class Raft:
         self.contact_due = False
         self.replication_due = False
         self.reads = reads.Reads(generator.getrandbits(62))
+        self.thrift = thrift.Thrift()
         self.transfer_target: ServerId | None = None
         self.transfer_deadline_us: int | None = None
 
@@ -181,9 +182,11 @@ class Raft:
         """When ``Timeout`` is to be stepped next."""
         if self.role is not Role.LEADER:
             return self.election_deadline_us
+        deadline_us = self.heartbeat_deadline_us
         if self.transfer_deadline_us is not None:
-            return min(self.heartbeat_deadline_us, self.transfer_deadline_us)
-        return self.heartbeat_deadline_us
+            deadline_us = min(deadline_us, self.transfer_deadline_us)
+        gathered_us = thrift.deadline_us(self)
+        return deadline_us if gathered_us is None else min(deadline_us, gathered_us)
 
     @property
     def is_leader(self) -> bool:
@@ -391,6 +394,7 @@ def _keeps_term(raft: Raft, message: Message) -> bool:
 def _timeout(raft: Raft, event: Timeout) -> None:
     if raft.role is Role.LEADER:
         transfer.expire(raft)
+        thrift.expire(raft)
         replication.heartbeat_timeout(raft)
     elif raft.now_us >= raft.election_deadline_us:
         elections.election_timeout(raft)

@@ -68,6 +68,10 @@ def read_index(raft: Raft, sender: ServerId, message: ReadIndex) -> None:
     """Confirm another server's barrier, or say at once that this server can't."""
     if raft.role is Role.LEADER:
         _add(raft, PendingRead(sender, message.barrier))
+        progress = raft.progress.get(sender)
+        if progress is not None and progress.next_index <= raft.commit_index:
+            progress.entries_wanted = raft.commit_index
+            raft.replication_due = True
     else:
         raft.answer(sender, ReadIndexResult(raft.current_term, message.barrier, read_index=-1))
 

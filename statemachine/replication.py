@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from statemachine import reads, snapshots, transfer
+from statemachine import reads, snapshots, thrift, transfer
 from statemachine.events import PeerConnected, Submit
 from statemachine.messages import AppendEntries, AppendEntriesResult, ServerId
 from statemachine.progress import Progress, ProgressState
@@ -38,6 +38,7 @@ def become_leader(raft: Raft) -> None:
         server: Progress(next_index=raft.log.last_index + 1, last_contact_us=raft.now_us)
         for server in sorted(raft.configuration.members - {raft.server_id})
     }
+    raft.thrift = thrift.Thrift()
     raft.round_number = 0
     raft.heartbeat_deadline_us = raft.now_us + raft.options.heartbeat_us
     raft.append_to_log(raft.current_term, (b"",))
@@ -56,6 +57,7 @@ def submit(raft: Raft, event: Submit) -> None:
         raft.output.refused.extend(event.entries)
         return
     raft.append_to_log(raft.current_term, event.entries)
+    thrift.submitted(raft, sum(map(len, event.entries)))
     raft.replication_due = True
     for server in event.waiting:
         if server in raft.progress:
@@ -76,16 +78,20 @@ def send_what_is_due(raft: Raft) -> None:
         return
     raft.heartbeat_due = raft.contact_due = raft.replication_due = False
     batches: dict[tuple[int, bool], AppendEntries] = {}
+    spared = False
     for server, progress in raft.progress.items():
+        entries_sent = False
         if progress.state is ProgressState.SNAPSHOT:
             snapshots.send_chunk(raft, server, progress)
-            entries_sent = False
+        elif thrift.is_spared(raft, server, progress):
+            spared = True
         else:
             entries_sent = _send_entries(raft, server, progress, batches)
         if heartbeat or (contact and not entries_sent):
             _send_heartbeat(raft, server, progress)
         if progress.position_due or _waits_for_commit_index(raft, progress):
             _send_position(raft, server, progress)
+    thrift.sent(raft, spared=spared)
 
 
 def _send_entries(
@@ -204,6 +210,7 @@ def heartbeat_timeout(raft: Raft) -> None:
         elif progress.progressed_us < lost_before_us:
             _ask_again(raft, progress)
     transfer.hand_over_when_caught_up(raft)
+    thrift.choose(raft)
     raft.round_number += 1
     raft.heartbeat_deadline_us = raft.now_us + raft.options.heartbeat_us
     raft.heartbeat_due = True

@@ -36,6 +36,8 @@ class Options:
     """Unanswered entries per follower."""
     inflight_messages_max: int = 256
     snapshot_chunk_bytes: int = 240 << 10
+    spare_us: int = 0
+    """How long entries gather for followers whom no commit waits for (:mod:`statemachine.thrift`); 0: not at all."""
 
     def __attrs_post_init__(self) -> None:
         """Refuse times that could never work.

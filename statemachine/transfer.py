@@ -30,6 +30,7 @@ def transfer_leadership(raft: Raft, event: TransferLeadership) -> None:
         return
     raft.transfer_target = target
     raft.transfer_deadline_us = raft.now_us + raft.options.election_timeout_us_min
+    raft.replication_due = True
     hand_over_when_caught_up(raft)
 
 

@@ -75,7 +75,8 @@ class Totals:
     def __str__(self) -> str:
         """One line that sums up."""
         return (
-            f"{self.seeds:,} seeds ({self.repeated:,} of them twice), {self.simulated_us / 3.6e9:,.1f} simulated hours, "
+            f"{self.seeds:,} seeds ({self.repeated:,} of them twice), "
+            f"{self.simulated_us / 3.6e9:,.1f} simulated hours, "
             f"{self.faults.total():,} faults, {self.crashes:,} crashes, {self.elections:,} elections, "
             f"{self.operations:,} operations ({self.unknown:,} of unknown outcome), {self.messages:,} messages, "
             f"{self.speed:,.0f} simulated seconds per CPU second, {len(self.failed):,} failures"

@@ -68,6 +68,7 @@ class RunOptions:
                 heartbeat_us=heartbeat_us,
                 append_bytes_max=dice.choice((200, 1 << 20)),
                 inflight_messages_max=dice.choice((1, 4, 256)),
+                spare_us=dice.choice((0, 10_000, 30_000)),
                 snapshot_chunk_bytes=dice.choice((64, 1_000, 240 << 10)),
             ),
             snapshot_log_bytes=dice.choice((200, 1_000, 5_000, 64 << 20)),

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 import attrs
 
 from fileserver.simulation import settings
+from fileserver.simulation.options import FaultKind
 from fileserver.simulation.run import Failure, Trial
 from fileserver.simulation.settings import BadSetting, Value
 
@@ -97,17 +98,18 @@ def _shorter(trial: Trial, failure: Failure) -> Iterator[Trial]:
 def _fewer(values: Mapping[str, Value]) -> Iterator[dict[str, Value]]:
     faults = values["faults"]
     assert isinstance(faults, tuple), "kinds of faults"
-    if len(faults) > 1:
-        yield {"faults": ()}
-    for position in range(len(faults)):
-        yield {"faults": faults[:position] + faults[position + 1 :]}
+    kinds = [kind for kind in faults if isinstance(kind, FaultKind)]
+    yield {"faults": ()}
+    for kind in kinds:
+        yield {"faults": tuple(other for other in kinds if other is not kind)}
     yield dict(CALM)
     for name, calm in CALM.items():
         yield {name: calm}
     for name in ("servers", "clients"):
         number = values[name]
         assert isinstance(number, int), "a number of servers or clients"
-        yield from ({name: fewer} for fewer in range(1, number))
+        for fewer in range(1, number):
+            yield {name: fewer}
     weights = values["weights"]
     assert isinstance(weights, tuple), "numbers"
     for position, weight in enumerate(weights):

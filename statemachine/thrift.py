@@ -1,0 +1,137 @@
+"""Thrifty replication: entries go at once only to as many followers as a majority takes; to the others soon after.
+
+A leader that sends every entry to everybody at once has all followers write their disks for each of them, though it
+waits for the quickest few alone. So it prefers some followers, just enough for a majority with itself; the others
+are *spared*: what they lack gathers and goes to them in one message, which costs them one flush for many entries
+(:attr:`~statemachine.roles.Options.spare_us`). Nothing about safety changes: a leader may send when it likes, and
+commits only what a majority has on disk. (The idea is known as thrifty operation from Moraru et al., "There is more
+consensus in egalitarian parliaments", SOSP 2013.)
+
+A follower isn't spared when it waits for something: for the outcome of what its own clients submitted, or for the
+entries behind a read. Nobody is when too much has gathered, while leadership is handed over, or when a preferred
+follower doesn't take entries as they come.
+
+When the time of what has gathered is up and its oldest part isn't committed yet, the preferred followers are too slow:
+then everybody is sent everything at once until the next heartbeat, and the slow ones aren't preferred again
+for a while. So a preferred follower that dies costs one such delay.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+
+from statemachine.messages import ServerId
+from statemachine.progress import Progress, ProgressState
+
+if TYPE_CHECKING:
+    from statemachine.raft import Raft
+
+GATHERED_ENTRIES_MAX = 64
+GATHERED_BYTES_MAX = 256 << 10
+"""So much is spared a follower at most, however short the time."""
+NOT_PREFERRED_US = 5_000_000
+"""How long a follower that was too slow is not preferred."""
+_NOBODY: frozenset[ServerId] = frozenset()
+
+
+@attrs.define(slots=True)
+class Thrift:
+    """What one leadership spares whom."""
+
+    preferred: frozenset[ServerId] = _NOBODY
+    """Who is sent everything at once; when empty, everybody is."""
+    gathering_since_us: int | None = None
+    """Since when a follower is being spared something."""
+    gathered_bytes: int = 0
+    """Of entries submitted since then."""
+    first_gathered: int = 0
+    """The log's last index when it began."""
+    slow_until_us: dict[ServerId, int] = attrs.field(factory=dict)
+
+
+def deadline_us(raft: Raft) -> int | None:
+    """When what has gathered is to be sent."""
+    since_us = raft.thrift.gathering_since_us
+    return None if since_us is None else since_us + raft.options.spare_us
+
+
+def submitted(raft: Raft, size_bytes: int) -> None:
+    """Entries of that size were appended."""
+    if raft.thrift.gathering_since_us is not None:
+        raft.thrift.gathered_bytes += size_bytes
+
+
+def is_spared(raft: Raft, server: ServerId, progress: Progress) -> bool:
+    """Whether a follower can wait for what it hasn't been sent yet."""
+    thrift = raft.thrift
+    if not thrift.preferred or server in thrift.preferred or progress.state is not ProgressState.REPLICATE:
+        return False
+    first_index, last_index = progress.next_index, raft.log.last_index
+    if first_index > last_index or first_index <= max(progress.commit_wanted, progress.entries_wanted):
+        return False
+    if last_index - first_index >= GATHERED_ENTRIES_MAX or thrift.gathered_bytes > GATHERED_BYTES_MAX:
+        return False
+    since_us = thrift.gathering_since_us
+    if since_us is not None and raft.now_us >= since_us + raft.options.spare_us:
+        return False
+    return raft.transfer_target is None and all(
+        raft.progress[preferred].state is ProgressState.REPLICATE for preferred in thrift.preferred
+    )
+
+
+def sent(raft: Raft, *, spared: bool) -> None:
+    """Everything that is due has been sent; somebody was spared something, or nobody."""
+    thrift = raft.thrift
+    if not spared:
+        thrift.gathering_since_us = None
+    elif thrift.gathering_since_us is None:
+        thrift.gathering_since_us = raft.now_us
+        thrift.gathered_bytes = 0
+        thrift.first_gathered = raft.log.last_index
+
+
+def expire(raft: Raft) -> None:
+    """Send what has gathered, if its time is up; and see whether the preferred followers were quick enough."""
+    thrift = raft.thrift
+    until_us = deadline_us(raft)
+    if until_us is None or raft.now_us < until_us:
+        return
+    raft.replication_due = True
+    if raft.commit_index < thrift.first_gathered:
+        for server in thrift.preferred:
+            if raft.progress[server].match_index < thrift.first_gathered:
+                thrift.slow_until_us[server] = raft.now_us + NOT_PREFERRED_US
+        thrift.preferred = _NOBODY
+
+
+def choose(raft: Raft) -> None:
+    """With a heartbeat: prefer the same followers as before if they are well, or else those that are furthest."""
+    if not raft.options.spare_us:
+        return
+    thrift = raft.thrift
+    alive_us = raft.now_us - 2 * raft.options.heartbeat_us
+    well = [
+        server
+        for server, progress in raft.progress.items()
+        if server in raft.configuration.voters
+        and progress.state is ProgressState.REPLICATE
+        and progress.last_contact_us >= alive_us
+        and thrift.slow_until_us.get(server, 0) <= raft.now_us
+    ]
+    well.sort(key=lambda server: (server not in thrift.preferred, -raft.progress[server].match_index))
+    chosen = {raft.server_id}
+    for server in well:
+        if raft.configuration.is_quorum(chosen):
+            break
+        chosen.add(server)
+    enough = raft.configuration.is_quorum(chosen)
+    thrift.preferred = frozenset(chosen - {raft.server_id}) if enough else _NOBODY
+
+
+def disconnected(raft: Raft, server: ServerId) -> None:
+    """A follower may be gone: rely on it no more."""
+    if server in raft.thrift.preferred:
+        raft.thrift.preferred = _NOBODY
+        raft.replication_due = True
