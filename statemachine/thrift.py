@@ -86,9 +86,9 @@ def sent(raft: Raft, *, spared: bool) -> None:
     thrift = raft.thrift
     if not spared:
         thrift.gathering_since_us = None
+        thrift.gathered_bytes = 0
     elif thrift.gathering_since_us is None:
         thrift.gathering_since_us = raft.now_us
-        thrift.gathered_bytes = 0
         thrift.first_gathered = raft.log.last_index
 
 

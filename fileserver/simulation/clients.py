@@ -91,7 +91,7 @@ class SimulatedClient:
         """Ask the next thing after a while."""
         if not (self.stopped or self._thinks):
             self._thinks = True
-            self._world.loop.after(self._dice.randrange(self._world.load.think_us) + 1, self._ask)
+            self._world.loop.after(self._dice.randrange(self._world.think_us) + 1, self._ask)
 
     def _ask(self) -> None:
         self._thinks = False

@@ -60,6 +60,8 @@ class Oracle:
         self.known_index = 0
         """The highest that a client can know of."""
         self.replies = 0
+        self.served = 0
+        """Replies that tell what came of a request, whatever it is."""
         self.changes_acknowledged = 0
         self._results: dict[int, list[Outcome]] = {}
         self._state_hashes: dict[int, str] = {}
@@ -220,6 +222,7 @@ class Oracle:
         return since
 
     def _knows(self, index: int) -> None:
+        self.served += 1
         self.known_index = max(self.known_index, index)
 
     # The end
