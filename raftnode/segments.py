@@ -23,7 +23,7 @@ SIZE_BYTES_MIN = 256 * 1024
 SIZE_BYTES_MAX = 16 * 1024 * 1024
 TEMPORARY_NAME = "log-next.tmp"
 _FILL_BYTES = 1024 * 1024
-_NAME = re.compile(r"log-(\d{16})\.seg")
+_NAME = re.compile(r"log-([0-9]{16})\.seg")
 
 
 @attrs.define

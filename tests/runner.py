@@ -1,4 +1,7 @@
-"""What ``bin/test`` does: lint, types, tests, and the coverage of the pure modules.
+"""What ``bin/test`` does: lint, types, the tests of the four stages, and the coverage of the pure modules.
+
+``bin/test evidence`` does the rest: the simulator and its scenarios, planted bugs, crash images, the linearizability
+checker, fuzzing, a minute of torture, and 300 simulated runs.
 
 Each step runs whatever became of the one before it, so one run shows everything that is wrong; the exit status is 0
 when all of them passed. Naming a part (``bin/test stage2``) runs that part's tests alone, without the other steps.
@@ -21,7 +24,14 @@ PARTS = {
     "stage3": "tests/stage3_raftnode",
     "stage4": "tests/stage4_cluster",
     "project": "tests/project",
+    "stage5": "tests/stage5_evidence",
+    "simulation": "tests/simulation",
 }
+STAGES = ("stage1", "stage2", "stage3", "stage4", "project")
+LAYERING = "tests/test_layering.py"
+CHECKER_TESTS = "tests/stage5_evidence/test_linearizability"
+SEEDS = 300
+"""How many simulated runs are evidence enough for every change."""
 WORKERS = 2  # stage 4 starts five processes per test, so more workers than this disturb each other's timing
 
 
@@ -30,19 +40,38 @@ def main(arguments: list[str] | None = None) -> int:
     options, pytest_options = parse(sys.argv[1:] if arguments is None else arguments)
     os.chdir(ROOT)
     wanted = options.what or ["lint", "types", "tests"]
-    paths = [PARTS.get(each, each) for each in wanted if each not in {"lint", "types", "tests"}]
+    paths = [PARTS.get(each, each) for each in wanted if each not in STEPS]
     steps: list[tuple[str, list[str]]] = []
     if "lint" in wanted:
         steps.append(("ruff check", ["ruff", "check", "."]))
         steps.append(("ruff format --check", ["ruff", "format", "--check", "."]))
     if "types" in wanted:
         steps.append(("mypy --strict", ["mypy"]))
-    if "tests" in wanted or paths:
+    if "tests" in wanted:
+        paths = [*(PARTS[stage] for stage in STAGES), LAYERING, *paths]
+    if paths:
         everything = "tests" in wanted and not pytest_options
         steps.append(("pytest", pytest_command(options.workers, paths, pytest_options, with_coverage=everything)))
         if everything:
-            steps.append(("coverage of the pure modules", coverage_command()))
+            steps.append(("coverage of the pure modules", coverage_command("fully_covered")))
+    if "evidence" in wanted:
+        steps += evidence_steps(options.workers, pytest_options)
     return run_all(steps)
+
+
+def evidence_steps(workers: int, pytest_options: list[str]) -> list[tuple[str, list[str]]]:
+    """What ``bin/test evidence`` does."""
+    checker = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob(f"{CHECKER_TESTS}*.py"))
+    others = [PARTS["simulation"], PARTS["stage5"], *(f"--ignore={path}" for path in checker)]
+    return [
+        ("pytest: the linearizability checker", pytest_command(workers, checker, pytest_options, with_coverage=True)),
+        ("coverage of the checker", coverage_command("fully_covered_by_evidence")),
+        ("pytest: evidence", pytest_command(workers, others, pytest_options, with_coverage=False)),
+        (f"simulation of {SEEDS} seeds", ["fileserver.cli.simulate", "--seeds", str(SEEDS), "--jobs", str(workers)]),
+    ]
+
+
+STEPS = ("lint", "types", "tests", "evidence")
 
 
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -56,13 +85,14 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
         "what",
         nargs="*",
         metavar="PART",
-        help=f"lint, types, tests (all of them), {', '.join(PARTS)}, or a path of a test file or folder",
+        help=f"{', '.join(STEPS)}, {', '.join(PARTS)}, or a path of a test file or folder "
+        "(without any: lint, types, tests)",
     )
     parser.add_argument("--workers", type=int, default=WORKERS, help="tests that run at a time (default %(default)s)")
     split = arguments.index("--") if "--" in arguments else len(arguments)
     options = parser.parse_args(arguments[:split])
     for each in options.what:
-        if each not in {"lint", "types", "tests", *PARTS} and not Path(ROOT, each.split("::")[0]).exists():
+        if each not in {*STEPS, *PARTS} and not Path(ROOT, each.split("::")[0]).exists():
             parser.error(f"there is no part, file or folder named {each!r}")
     return options, arguments[split + 1 :]
 
@@ -75,10 +105,10 @@ def pytest_command(workers: int, paths: list[str], more: list[str], *, with_cove
     return ["pytest", *spread, *measure, *paths, *more]
 
 
-def coverage_command() -> list[str]:
-    """The arguments that check what pyproject.toml says must be covered fully."""
+def coverage_command(key: str) -> list[str]:
+    """The arguments that check what pyproject.toml, by that key, says must be covered fully."""
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    modules = settings["tool"]["quintet"]["coverage"]["fully_covered"]
+    modules = settings["tool"]["quintet"]["coverage"][key]
     return ["coverage", "report", f"--include={','.join(modules)}", "--fail-under=100"]
 
 

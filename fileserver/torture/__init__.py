@@ -1,0 +1,1 @@
+"""Real processes under real faults; see :mod:`fileserver.torture.run`."""
