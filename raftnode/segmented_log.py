@@ -72,12 +72,14 @@ class SegmentedLog:
         health: DiskHealth,
         found: FoundLog,
         position: _Position,
+        segment_bytes: int | None,
     ) -> None:
         self._filesystem = filesystem
         self._directory = directory
         self._identity = identity
         self._health = health
         self._position = position
+        self._segment_bytes = segment_bytes
         self._segments = found.segments
         self._hard_state = found.hard_state
         self._first_index = found.first_index
@@ -91,12 +93,20 @@ class SegmentedLog:
 
     @classmethod
     def create(
-        cls, filesystem: FileSystem, directory: Path, identity: StorageIdentity, health: DiskHealth
+        cls,
+        filesystem: FileSystem,
+        directory: Path,
+        identity: StorageIdentity,
+        health: DiskHealth,
+        segment_bytes: int | None = None,
     ) -> SegmentedLog:
-        """Begins an empty log in a directory that has none. Raises OSError."""
+        """Begins an empty log in a directory that has none. Raises OSError.
+
+        With ``segment_bytes`` every segment is laid out to that size; else they grow.
+        """
         found = FoundLog(first_index=1, hard_state=HardState(0, None), chain=0, sequence=1)
         header = _header(filesystem, identity, found.hard_state, number=1, chain=0, sequence=1, first_index=1, end=0)
-        blank = make_blank(filesystem, directory, SIZE_BYTES_MIN)
+        blank = make_blank(filesystem, directory, segment_bytes or SIZE_BYTES_MIN)
         path = segment_path(directory, 1)
         try:
             write_blank(filesystem, blank, [header.encode()])
@@ -107,7 +117,7 @@ class SegmentedLog:
             raise
         found.segments.append(Segment(1, path, HEADER_BYTES, 1))
         position = _Position(blank.handle, header.salt, HEADER_BYTES, blank.size_bytes, chain=0, sequence=1)
-        return cls(filesystem, directory, identity, health, found, position)
+        return cls(filesystem, directory, identity, health, found, position, segment_bytes)
 
     @classmethod
     def reopen(
@@ -117,6 +127,7 @@ class SegmentedLog:
         identity: StorageIdentity,
         health: DiskHealth,
         found: FoundLog,
+        segment_bytes: int | None = None,
     ) -> SegmentedLog:
         """Goes on with a log that was read. Raises OSError.
 
@@ -138,7 +149,7 @@ class SegmentedLog:
             filesystem.close(handle)
             raise
         position = _Position(handle, found.salt, active.size_bytes, capacity_bytes, found.chain, found.sequence)
-        return cls(filesystem, directory, identity, health, found, position)
+        return cls(filesystem, directory, identity, health, found, position, segment_bytes)
 
     @property
     def size_bytes(self) -> int:
@@ -277,7 +288,7 @@ class SegmentedLog:
             self._health.require()
             if self._closed or self._blank is not None:
                 return
-            size_bytes = next_size_bytes(self._position.capacity_bytes)
+            size_bytes = self._segment_bytes or next_size_bytes(self._position.capacity_bytes)
             self._blank = make_blank(self._filesystem, self._directory, size_bytes)
             self._no_room_to_prepare = False
         except OSError as error:

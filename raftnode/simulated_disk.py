@@ -11,8 +11,8 @@ Two kinds of crash:
 
 * :meth:`SimulatedDisk.process_killed`: handles and locks are gone, everything visible stays.
 * :meth:`SimulatedDisk.power_cut`: of the waiting changes of each file any subset survives, some of them torn at
-  bounds of 1, 512 or 4096 bytes, or as zeros or garbage, drawn from the random generator given; of the waiting changes of a directory a
-  first part survives, since file systems keep these in a journal.
+  bounds of 1, 512 or 4096 bytes, or as zeros or garbage, drawn from the random generator given; of the waiting changes
+  of a directory a first part survives, since file systems keep these in a journal.
 
 ``crash_at_call`` cuts a call in the middle: its change has been made but not flushed, :class:`SimulatedCrash` is
 raised, and nothing works until one of the two methods above is called.

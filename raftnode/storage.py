@@ -102,11 +102,13 @@ class Storage:
         identity: StorageIdentity,
         filesystem: FileSystem,
         distrusted: Collection[Path] = (),
+        segment_bytes: int | None = None,
     ) -> tuple[Storage, Recovered]:
         """Opens a directory, made if missing, and reads what is in it.
 
         The body of a snapshot is checked only when it is read. If that raises SnapshotCorrupt, open again with
-        its path in ``distrusted``, to start from the one before, if the log reaches back to that.
+        its path in ``distrusted``, to start from the one before, if the log reaches back to that. With
+        ``segment_bytes`` every segment of the log is laid out to that size; else they grow.
 
         Raises DirectoryInUse, WrongDirectory, LogCorrupt, SnapshotCorrupt, DiskFull, DiskFailed.
         """
@@ -119,7 +121,7 @@ class Storage:
         except OSError as error:
             raise health.error_for("opening", directory, error) from error
         try:
-            log, snapshots, recovered = _recover(filesystem, directory, identity, health, distrusted)
+            log, snapshots, recovered = _recover(filesystem, directory, identity, health, distrusted, segment_bytes)
         except OSError as error:
             filesystem.close(lock_handle)
             raise health.error_for("recovering", directory, error) from error
@@ -236,6 +238,7 @@ def _recover(
     identity: StorageIdentity,
     health: DiskHealth,
     distrusted: Collection[Path],
+    segment_bytes: int | None,
 ) -> tuple[SegmentedLog, SnapshotStore, Recovered]:
     """Reads everything, decides, and only then touches anything. Raises StorageError, OSError."""
     names = filesystem.list_directory(directory)
@@ -248,11 +251,11 @@ def _recover(
         if found_snapshots.good or found_snapshots.damaged:
             raise LogCorrupt(directory, 0, "there are snapshots, but no log")
         _remove(filesystem, temporary)
-        log = SegmentedLog.create(filesystem, directory, identity, health)
+        log = SegmentedLog.create(filesystem, directory, identity, health, segment_bytes)
         return log, snapshots, Recovered(HardState(0, None), None, 1, (), None, clock_us, ())
     snapshot, stale = choose_snapshot(found, found_snapshots)
     _remove(filesystem, temporary + found.leftovers)
-    log = SegmentedLog.reopen(filesystem, directory, identity, health, found)
+    log = SegmentedLog.reopen(filesystem, directory, identity, health, found, segment_bytes)
     first_index = 1
     runs: tuple[EntriesRun, ...] = ()
     if snapshot is not None:

@@ -65,22 +65,24 @@ class InvariantChecker:
 
     def started(self, raft: Raft) -> None:
         """A server was made, for the first time or again from its disk."""
-        _check_fields(raft)
+        runs = raft.log.runs()
+        _check_fields(raft, runs)
         self._seen[raft.server_id] = seen = _Seen(raft, raft.current_term, raft.voted_for, raft.role, 0, 0, [])
-        self._check_log(raft, seen)
+        self._check_log(raft, seen, runs)
         self._check_commits(raft, seen)
-        _remember(raft, seen)
+        _remember(raft, seen, runs)
 
     def stepped(self, raft: Raft) -> None:
         """A server has taken a step."""
         seen = self._seen[raft.server_id]
         _check_monotonic(raft, seen)
-        _check_fields(raft)
-        self._check_log(raft, seen)
+        runs = raft.log.runs()
+        _check_fields(raft, runs)
+        self._check_log(raft, seen, runs)
         if raft.role is Role.LEADER and (seen.role is not Role.LEADER or seen.current_term != raft.current_term):
             self._check_new_leader(raft)
         self._check_commits(raft, seen)
-        _remember(raft, seen)
+        _remember(raft, seen, runs)
 
     def sent(self, sender: ServerId, to: ServerId, message: Message) -> None:
         """A message has left a server, so it must be true even if that server stops now."""
@@ -108,15 +110,16 @@ class InvariantChecker:
                 f"leader {raft.server_id} of term {raft.current_term} lacks committed entry {index}"
             )
 
-    def _check_log(self, raft: Raft, seen: _Seen) -> None:
+    def _check_log(self, raft: Raft, seen: _Seen, runs: list[tuple[int, int]]) -> None:
         """Leader Append-Only and Log Matching, for the entries that changed."""
         log = raft.log
-        runs = log.runs()
         unchanged_until = _common_last_index(seen, runs, log.last_index)
         leads_on = seen.role is Role.LEADER and raft.role is Role.LEADER and seen.current_term == raft.current_term
         if leads_on and unchanged_until < seen.last_index:
             raise InvariantViolation(f"leader {raft.server_id} has overwritten entries behind {unchanged_until}")
         first_changed = max(unchanged_until, log.base_index) + 1
+        if first_changed > log.last_index:
+            return
         previous_term = log.term_at(first_changed - 1)
         assert previous_term is not None, "just before the log, or within it"
         for index, entry in enumerate(log.entries(first_changed, log.last_index), first_changed):
@@ -173,14 +176,14 @@ def _term_of(runs: list[tuple[int, int]], index: int) -> int:
     return runs[bisect_left(runs, (index + 1, 0)) - 1][1]
 
 
-def _remember(raft: Raft, seen: _Seen) -> None:
+def _remember(raft: Raft, seen: _Seen, runs: list[tuple[int, int]]) -> None:
     seen.raft = raft
     seen.current_term = raft.current_term
     seen.voted_for = raft.voted_for
     seen.role = raft.role
     seen.commit_index = raft.commit_index
     seen.last_index = raft.log.last_index
-    seen.runs = raft.log.runs()
+    seen.runs = runs
 
 
 def _check_monotonic(raft: Raft, seen: _Seen) -> None:
@@ -190,9 +193,9 @@ def _check_monotonic(raft: Raft, seen: _Seen) -> None:
         _demand(raft, raft.voted_for == seen.voted_for, "the vote has changed within a term")
 
 
-def _check_fields(raft: Raft) -> None:
+def _check_fields(raft: Raft, runs: list[tuple[int, int]]) -> None:
     log = raft.log
-    terms = [log.base_term, *(term for _, term in log.runs()), raft.current_term]
+    terms = [log.base_term, *[term for _, term in runs], raft.current_term]
     leads = raft.role is Role.LEADER
     _demand(raft, terms == sorted(terms), "terms decrease along the log")
     _demand(raft, log.base_index <= raft.commit_index <= log.last_index, "the commit index is outside of the log")
@@ -200,16 +203,27 @@ def _check_fields(raft: Raft) -> None:
     _demand(raft, raft.verified_index <= log.last_index, "verified entries that aren't there")
     _demand(raft, raft.known_commit_index >= raft.commit_index, "committed more than any leader said")
     _demand(raft, leads == (raft.leader_id == raft.server_id), "a leader knows that it leads, and nobody else does")
-    if raft.role in (Role.CANDIDATE, Role.LEADER):
+    if leads:
+        _check_leader(raft)
+        return
+    if raft.role is Role.CANDIDATE:
         _demand(raft, raft.voted_for == raft.server_id, "a candidate votes for itself")
-    if raft.role in (Role.PRE_CANDIDATE, Role.CANDIDATE):
+    if raft.role is not Role.FOLLOWER:
         _demand(raft, raft.leader_id is None, "a candidate has no leader")
-    others = raft.configuration.members - {raft.server_id} if leads else frozenset()
+    _demand(raft, not raft.progress, "a leader, and nobody else, has progress of all others")
+    _demand(raft, raft.transfer_target is None, "handing over what one doesn't have")
+
+
+def _check_leader(raft: Raft) -> None:
+    _demand(raft, raft.voted_for == raft.server_id, "a candidate votes for itself")
+    others = raft.configuration.members - {raft.server_id}
     _demand(raft, raft.progress.keys() == others, "a leader, and nobody else, has progress of all others")
-    _demand(raft, leads or raft.transfer_target is None, "handing over what one doesn't have")
+    next_index_max = raft.log.last_index + 1
     for progress in raft.progress.values():
-        _demand(raft, progress.match_index < progress.next_index <= log.last_index + 1, "next and match index")
-        _demand(raft, progress.inflight_bytes == sum(size for _, size in progress.inflight), "bytes in flight")
+        _demand(raft, progress.match_index < progress.next_index <= next_index_max, "next and match index")
+        inflight = progress.inflight
+        size = sum([size for _, size in inflight]) if inflight else 0
+        _demand(raft, progress.inflight_bytes == size, "bytes in flight")
         snapshot = progress.state is ProgressState.SNAPSHOT
         _demand(raft, snapshot == (progress.snapshot is not None), "a snapshot is sent in the state for it alone")
 

@@ -7,6 +7,7 @@ happened must be the same. A run that takes far more processor time than any sho
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import signal
 import threading
@@ -71,6 +72,10 @@ class Totals:
         self.crashes += outcome.crashes
         if outcome.failure is not None:
             self.failed.append(outcome)
+
+    def by_kind(self) -> str:
+        """One line of the faults that there were, the most frequent first."""
+        return "faults: " + (", ".join(f"{kind} {count:,}" for kind, count in self.faults.most_common()) or "none")
 
     def __str__(self) -> str:
         """One line that sums up."""
@@ -137,6 +142,7 @@ def run_bounded(trial: Trial) -> Outcome:
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
         signal.signal(signal.SIGPROF, before)
+        gc.collect()  # a world is one great cycle
 
 
 def _raise_too_long(_signal: int, _frame: FrameType | None) -> None:

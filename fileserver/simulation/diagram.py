@@ -36,6 +36,7 @@ LOST_AFTER = 70
 PIXELS_PER_EVENT = 4
 HEIGHT_MIN, HEIGHT_MAX = 800, 40_000
 PIXELS_BETWEEN_TICKS = 60
+PIXELS_BETWEEN_NAMES = 600
 LABEL_HEIGHT = 11
 
 _KINDS = {
@@ -118,6 +119,8 @@ def _lanes(scale: _Scale, servers: int, clients: int) -> Iterator[str]:
     for x, name in lanes:
         yield f'<text class="lane" x="{x:.0f}" y="{HEAD - 14}">{name}</text>'
         yield f'<line class="lane" x1="{x:.0f}" x2="{x:.0f}" y1="{HEAD}" y2="{HEAD + scale.height:.0f}"/>'
+        for y in range(HEAD + PIXELS_BETWEEN_NAMES, round(HEAD + scale.height), PIXELS_BETWEEN_NAMES):
+            yield f'<text class="again" x="{x:.0f}" y="{y}">{name}</text>'
 
 
 def _ticks(scale: _Scale, width: float) -> Iterator[str]:
@@ -227,7 +230,8 @@ def _style() -> str:
         "body{font:13px sans-serif;margin:12px;background:#fff;color:#222}",
         "header{position:sticky;top:0;background:#fffe;padding:4px;border-bottom:1px solid #ccc;z-index:1}",
         "label,span{margin-right:12px;white-space:nowrap} i{display:inline-block;width:10px;height:10px;margin:0 4px}",
-        "text{font:10px sans-serif} text.lane{font-weight:bold;text-anchor:middle} text.tick{fill:#888}",
+        "text{font:10px sans-serif} text.lane{font-weight:bold;text-anchor:middle}",
+        "text.tick{fill:#888} text.again{fill:#888;text-anchor:middle}",
         "line.lane{stroke:#aaa} line.tick{stroke:#eee} line{stroke-width:1.2} rect:hover,line:hover{stroke:#000}",
         "text.faults{fill:#a11;text-anchor:end} line.faults{stroke:#a11;stroke-width:.6;stroke-dasharray:2 3}",
         ".cuts{fill:#e74c3c;opacity:.10} .lost{stroke-dasharray:4 3}",

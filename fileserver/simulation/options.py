@@ -54,6 +54,8 @@ class RunOptions:
     notices_crashes: float
     """How often a server learns at once that another has ended, by the end of their connection."""
     survivals: tuple[Survival, ...]
+    segment_bytes: int | None = None
+    """Of the log's files; None: as real servers have them, which is more than a run fills."""
 
     @classmethod
     def draw(cls, dice: Random) -> RunOptions:
@@ -85,4 +87,5 @@ class RunOptions:
             pause_between_faults_us=dice.choice((2_000_000, 6_000_000, 15_000_000)),
             notices_crashes=dice.choice((0.0, 0.5, 1.0)),
             survivals=dice.choice(((Survival.NOTHING,), (Survival.RANDOM,), tuple(Survival))),
+            segment_bytes=dice.choice((1_000, 4_000, 30_000, None)),
         )

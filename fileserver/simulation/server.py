@@ -43,10 +43,12 @@ class WatchedNode(Node):
     def _turn(self) -> None:
         super()._turn()
         self.world.checker.stepped(self.raft)
+        self.world.ledger.stepped(self.raft)
 
     def _send(self, messages: list[Outgoing]) -> None:
         for outgoing in messages:
             self.world.checker.sent(self.raft.server_id, outgoing.to, outgoing.message)
+            self.world.ledger.sent(self.raft.server_id, outgoing.to, outgoing.message)
         super()._send(messages)
 
 
@@ -242,7 +244,9 @@ class SimulatedServer:
         identity = StorageIdentity(world.config.cluster, self.server_id)
         distrusted: list[Path] = []
         while True:
-            self.storage, recovered = Storage.open(self.directory, identity, self.disk, distrusted)
+            self.storage, recovered = Storage.open(
+                self.directory, identity, self.disk, distrusted, world.options.segment_bytes
+            )
             self.store = Store()
             machine = WatchedMachine(self, self.store)
             try:
@@ -337,7 +341,7 @@ class SimulatedServer:
 
     def receive(self, sender: int, message: bytes) -> None:
         """A message has come; all that have come by the time that the server looks are one turn."""
-        self.soon(lambda: self._take(sender, message))
+        self._perform(self.boots, lambda: self._take(sender, message))
 
     def _take(self, sender: int, message: bytes) -> None:
         self.node.put_into_inbox(sender, [message])

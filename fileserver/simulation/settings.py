@@ -24,9 +24,11 @@ from fileserver.simulation.clients import Load
 from fileserver.simulation.options import FaultKind, RunOptions
 from raftnode.simulated_disk import Survival
 
-Value: TypeAlias = int | float | bool | tuple[int, ...] | tuple[enum.Enum, ...]
+Value: TypeAlias = int | float | bool | tuple[int, ...] | tuple[enum.Enum, ...] | None
+
 Values: TypeAlias = Mapping[str, Value]
 """By the names of settings."""
+_NONE = "none"
 
 
 class BadSetting(ValueError):
@@ -66,6 +68,15 @@ class _Whole:
 
 
 @attrs.frozen(slots=True)
+class _WholeOrNone(_Whole):
+    def parse(self, text: str) -> Value:
+        return None if text == _NONE else super().parse(text)
+
+    def show(self, value: Any) -> str:
+        return _NONE if value is None else str(value)
+
+
+@attrs.frozen(slots=True)
 class _Share:
     def parse(self, text: str) -> Value:
         try:
@@ -89,9 +100,6 @@ class _YesOrNo:
 
     def show(self, value: Any) -> str:
         return "yes" if value else "no"
-
-
-_NONE = "none"
 
 
 @attrs.frozen(slots=True)
@@ -168,9 +176,11 @@ SETTINGS: Mapping[str, Setting] = {
         ),
         Setting("request-timeout-us", _Part.OPTIONS, "request_timeout_us", _TIME),
         Setting("snapshot-log-bytes", _Part.OPTIONS, "snapshot_log_bytes", _SIZE),
+        Setting("segment-bytes", _Part.OPTIONS, "segment_bytes", _WholeOrNone(500, 1 << 30)),
         Setting("heartbeat-us", _Part.RAFT, "heartbeat_us", _TIME),
         Setting("election-us-min", _Part.RAFT, "election_timeout_us_min", _TIME),
         Setting("election-us-max", _Part.RAFT, "election_timeout_us_max", _TIME),
+        Setting("spare-us", _Part.RAFT, "spare_us", _Whole(0, 10**10)),
         Setting("append-bytes", _Part.RAFT, "append_bytes_max", _SIZE),
         Setting("inflight-messages", _Part.RAFT, "inflight_messages_max", _SIZE),
         Setting("snapshot-chunk-bytes", _Part.RAFT, "snapshot_chunk_bytes", _SIZE),

@@ -21,6 +21,7 @@ import attrs
 from fileserver.config import Address, ClusterConfig, ServerConfig
 from fileserver.simulation.clients import Load, SimulatedClient
 from fileserver.simulation.clocks import TRUE_RATE_PPM
+from fileserver.simulation.ledger import Ledger
 from fileserver.simulation.loop import Loop
 from fileserver.simulation.nemesis import Nemesis
 from fileserver.simulation.network import LinkWeather, SimulatedNetwork
@@ -32,6 +33,7 @@ from fileserver.torture.shapes import Links
 from statemachine.invariants import InvariantChecker
 
 REPLY_LATENCY_US = 200
+THINK_US_AFTERWARDS = 1_000_000
 SERVED_AGAIN_US = 10_000_000
 """How long after all is healed clients may wait to be served."""
 SETTLED_US = 60_000_000
@@ -67,10 +69,12 @@ class World:
         drawn_options, drawn_load = RunOptions.draw(dice), Load.draw(dice)
         self.options = options or drawn_options
         self.load = load or drawn_load
+        self.think_us = self.load.think_us
         self.loop = Loop()
         self.digest = 0
         self.node_class = node_class
         self.checker = InvariantChecker()
+        self.ledger = Ledger()
         self.unknown = 0
         """Requests of unknown outcome."""
         self.history: list[Record] = []
@@ -120,10 +124,11 @@ class World:
         """The second phase."""
         self.tell("phase", "healed", "")
         self.nemesis.heal()
-        replies = self.oracle.changes_acknowledged
+        self.think_us = min(self.think_us, THINK_US_AFTERWARDS)
+        served = self.oracle.served
         healed_us = self.loop.now_us
-        if not self.loop.run_while(lambda: self.oracle.changes_acknowledged == replies, healed_us + SERVED_AGAIN_US):
-            raise Violation(f"no change was acknowledged within {SERVED_AGAIN_US / 1e6:g} s after all was healed")
+        if not self.loop.run_while(lambda: self.oracle.served == served, healed_us + SERVED_AGAIN_US):
+            raise Violation(f"nobody was served within {SERVED_AGAIN_US / 1e6:g} s after all was healed")
         for client in self.clients:
             client.stopped = True
         if not self.loop.run_while(lambda: not self._is_settled(), self.loop.now_us + SETTLED_US):
@@ -237,6 +242,7 @@ class World:
         self.tell("start", f"server {server.server_id}", f"run {server.boots}")
         self._watcher.started(self.loop.now_us, server.server_id)
         self.checker.started(server.node.raft)
+        self.ledger.started(server.node.raft, may_forget=server.has_rot)
         for other in self.servers.values():
             if other is not server and other.up:
                 other.soon(partial(other.node.peer_connected, server.server_id))
