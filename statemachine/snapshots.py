@@ -60,10 +60,15 @@ def begin(raft: Raft, server: ServerId, progress: Progress) -> None:
 
 
 def send_chunk(raft: Raft, server: ServerId, progress: Progress) -> None:
-    """Send the next chunk, unless one is under way (Figure 5.3)."""
-    snapshot = progress.snapshot
-    if progress.chunk_sent or snapshot is None:
+    """Send the next chunk, unless one is under way (Figure 5.3).
+
+    What begins, or begins anew, begins with the newest snapshot: an older one may have been of no use to the follower.
+    """
+    if progress.chunk_sent or progress.snapshot is None:
         return
+    if progress.snapshot_offset == 0 and raft.snapshot is not None:
+        progress.snapshot = raft.snapshot
+    snapshot = progress.snapshot
     length = min(raft.options.snapshot_chunk_bytes, snapshot.size - progress.snapshot_offset)
     header = InstallSnapshot(
         term=raft.current_term,
@@ -90,10 +95,6 @@ def install_snapshot_result(raft: Raft, sender: ServerId, message: InstallSnapsh
         if message.installed:
             progress.matched(snapshot.last_included_index, raft.round_number, raft.now_us)
             progress.probe(progress.match_index + 1)
-            raft.replication_due = True
-        elif message.offset == 0 and progress.snapshot_offset > 0 and raft.snapshot is not None:
-            # It begins anew; with the newest snapshot, since this one may have been of no use to it.
-            progress.send_snapshot(raft.snapshot)
             raft.replication_due = True
         elif message.offset != progress.snapshot_offset or not progress.chunk_sent:
             progress.snapshot_offset = min(message.offset, snapshot.size)

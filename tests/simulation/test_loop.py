@@ -1,6 +1,8 @@
 """Simulated time: what happens when, and in which order."""
 
-from fileserver.simulation.loop import Loop
+import pytest
+
+from fileserver.simulation.loop import Loop, Spinning
 
 
 def test_things_happen_in_the_order_of_their_times_and_then_of_laying_in() -> None:
@@ -44,3 +46,17 @@ def test_run_while_ends_with_the_condition_or_the_time() -> None:
     assert not loop.run_while(lambda: True, 55)
     assert (ticks[-1], loop.now_us) == (50, 55)
     assert not Loop().run_while(lambda: True, 7)
+
+
+def test_a_time_that_does_not_pass() -> None:
+    """A task that wakes itself, at once, again and again."""
+    loop = Loop()
+
+    def again() -> None:
+        loop.after(0, again)
+
+    loop.after(5, again)
+    with pytest.raises(Spinning, match="at 5 us, and no end"):
+        loop.run_until(10)
+    with pytest.raises(Spinning, match="at 5 us, and no end"):
+        loop.run_while(lambda: True, 10)

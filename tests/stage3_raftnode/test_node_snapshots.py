@@ -141,9 +141,10 @@ async def test_batches_that_were_applied_elsewhere_have_their_results_in_the_sna
         await cluster.settle()
 
 
-async def test_a_leader_whose_snapshot_is_damaged_makes_another(autojump_clock: MockClock) -> None:
-    """Found by simulation (seed 14): a follower that needs a snapshot was sent a rotten one over and over."""
-    async with open_cluster(3, snapshot_log_bytes=LOG_BYTES, raft=SMALL_CHUNKS) as cluster:
+@pytest.mark.parametrize("raft", [SMALL_CHUNKS, Options()], ids=["many chunks", "one chunk"])
+async def test_a_leader_whose_snapshot_is_damaged_makes_another(autojump_clock: MockClock, raft: Options) -> None:
+    """Found by simulation: a follower that needs a snapshot was sent a rotten one over and over."""
+    async with open_cluster(3, snapshot_log_bytes=LOG_BYTES, raft=raft) as cluster:
         follower = await behind(cluster)
         leader = await cluster.wait_leader(cluster.others(follower))
         latest = leader.storage.snapshots.latest

@@ -1,0 +1,10 @@
+"""``bin/simulate --bugs``: plant each bug, look for it from seed 1 on, and print what found it."""
+
+from __future__ import annotations
+
+import sys
+
+from tests.simulation.planted.command import main
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
