@@ -213,15 +213,21 @@ def remove_leftovers() -> None:
 @contextmanager
 def readable_errors() -> Iterator[None]:
     """End the program in one line for what can go wrong outside of it, and quietly at ^C."""
+    interrupted = False
+    error: BaseException | None = None
     try:
         yield
     except* KeyboardInterrupt:
-        messages.print("interrupted")
-        sys.exit(EXIT_INTERRUPTED)
+        interrupted = True
     except* (NotInTime, NotReady, OSError) as group:
-        error: BaseException = group
+        error = group
         while isinstance(error, BaseExceptionGroup):
             error = error.exceptions[0]
+    # Out here, since what is raised in an except* comes wrapped in a group.
+    if interrupted:
+        messages.print("interrupted")
+        sys.exit(EXIT_INTERRUPTED)
+    if error is not None:
         fail(str(error), EXIT_BAD)
 
 

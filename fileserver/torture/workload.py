@@ -91,17 +91,15 @@ class Workload:
         file = self._in_use.get(operation.file)
         if file is None:
             return
-        match operation.outcome:
-            case Written(version=version) | VersionMismatch(version=version) | Found(version=version):
-                file.version = version
-            case NotFound():
-                file.version = 0
-            case None if not isinstance(operation.action, Read | Stat):
-                file.unknown += 1
-                if file.unknown >= UNKNOWN_MAX:
-                    del self._in_use[file.name]
-            case _:
-                pass
+        outcome = operation.outcome
+        if isinstance(outcome, Written | VersionMismatch | Found):
+            file.version = outcome.version
+        elif isinstance(outcome, NotFound):
+            file.version = 0
+        elif outcome is None and not isinstance(operation.action, Read | Stat):
+            file.unknown += 1
+            if file.unknown >= UNKNOWN_MAX:
+                del self._in_use[file.name]
 
     def _contents(self) -> bytes:
         """Contents that nobody ever had; now and then with line ends and words of the protocol in them."""
