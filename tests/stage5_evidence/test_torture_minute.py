@@ -11,7 +11,10 @@ pytestmark = pytest.mark.slow
 
 
 def test_a_minute_of_everything() -> None:
-    """Five servers, 10 clients, at least 300 operations a second, every kind of fault."""
-    output = torture("--minutes", "1", "--seed", "6")
+    """Five servers, 10 clients, every kind of fault.
+
+    By itself it asks for 300 operations a second; here other tests run beside it, on whatever machine this is.
+    """
+    output = torture("--minutes", "1", "--seed", "6", "--rate-min", "100")
     assert kinds_in(output) == ALL_KINDS - left_out(output)
     assert "all is well" in output
