@@ -233,7 +233,9 @@ class Recorder:
         flushed = False
 
         def note() -> None:
-            self._note(Kind.WRITE, number, name, offset=offset, data=data[:written], flushed=flushed)
+            # A call that is cut returns nothing: on a full disk less may be there than was to be written.
+            there = min(written, max(self.disk.size(handle) - offset, 0))
+            self._note(Kind.WRITE, number, name, offset=offset, data=data[:there], flushed=flushed)
 
         with self._even_if_cut(note):
             written = self.disk.write(handle, [data], offset, flush=flush)
