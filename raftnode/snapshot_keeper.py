@@ -32,7 +32,6 @@ SNAPSHOTS_KEPT = 2
 KEPT_FRACTION = 4
 """A quarter of the log that leads to a snapshot stays in memory behind it."""
 NO_ROOM_PAUSE_US = 5_000_000
-ANOTHER_MADE_PAUSE_US = 100_000
 
 TakeReceiver = Callable[[], tuple[SnapshotReceiver, int]]
 """Hands over a received snapshot, and the last index that it covers."""
@@ -55,7 +54,8 @@ class SnapshotKeeper:
     ) -> None:
         """``restored`` is called when the replica's state was replaced."""
         self.installing = False
-        self._is_making = False
+        self._is_damaged = False
+        """Whether the newest snapshot was found so."""
         self._raft = raft
         self._replica = replica
         self._storage = storage
@@ -119,8 +119,14 @@ class SnapshotKeeper:
         while True:
             await self._wanted.wait()
             self._wanted = self._runtime.signal()
-            if not self.installing and self._log_bytes >= self._log_bytes_max:
-                await self._make_if_there_is_room()
+            if self.installing or not (self._is_damaged or self._log_bytes >= self._log_bytes_max):
+                continue
+            try:
+                await self._make()
+                self._is_damaged = False
+            except DiskFull as error:
+                self._say("no room for a snapshot", why=str(error))
+                await self._runtime.sleep(NO_ROOM_PAUSE_US)
 
     async def _check_when_doubted(self) -> None:
         while True:
@@ -135,20 +141,8 @@ class SnapshotKeeper:
                 continue
             except SnapshotCorrupt as error:
                 self._say("a snapshot is damaged: another is made", why=str(error))
-                await self._make_if_there_is_room()
-
-    async def _make_if_there_is_room(self) -> None:
-        try:
-            # One at a time.
-            while self._is_making:
-                await self._runtime.sleep(ANOTHER_MADE_PAUSE_US)
-            self._is_making = True
-            await self._make()
-        except DiskFull as error:
-            self._say("no room for a snapshot", why=str(error))
-            await self._runtime.sleep(NO_ROOM_PAUSE_US)
-        finally:
-            self._is_making = False
+                self._is_damaged = True
+                self._wanted.set()
 
     async def _make(self) -> None:
         log_bytes = self._log_bytes
