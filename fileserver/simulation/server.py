@@ -113,6 +113,8 @@ class SimulatedServer:
         """Whether its disk was damaged, so that it may refuse to start."""
         self.ready_us = 0
         """Until when it is paused, or waits for its disk."""
+        self._disk_done_us = 0
+        """Until when it waits for its disk."""
         self._backlog: list[Action] = []
         self._touched: list[Connection] = []
         self._clients: dict[Connection, Callable[[bytes], None]] = {}
@@ -197,7 +199,8 @@ class SimulatedServer:
             spent_us = self.disk.spent_us
             if spent_us:
                 self.disk.spent_us = 0
-                self.ready_us = max(self.ready_us, self.world.loop.now_us + spent_us)
+                self._disk_done_us = self.world.loop.now_us + spent_us
+                self.ready_us = max(self.ready_us, self._disk_done_us)
 
     def pause(self, duration_us: int) -> None:
         """Stop it as SIGSTOP does."""
@@ -205,9 +208,10 @@ class SimulatedServer:
         self.world.paused(self)
 
     def resume(self) -> None:
-        """Go on, paused or not."""
-        if self.ready_us > self.world.loop.now_us:
-            self.ready_us = self.world.loop.now_us
+        """Go on, paused or not; the disk takes as long as it takes."""
+        ready_us = max(self._disk_done_us, self.world.loop.now_us)
+        if self.ready_us > ready_us:
+            self.ready_us = ready_us
             self.world.paused(self)
             self._catch_up_later()
 
@@ -217,7 +221,7 @@ class SimulatedServer:
         """Start from what the disk has; not if that is damaged, or the disk full."""
         assert not self.up, "it runs already"
         self.boots += 1
-        self.ready_us = self.world.loop.now_us
+        self.ready_us = self._disk_done_us = self.world.loop.now_us
         self._backlog.clear()
         self._act_is_due = False
         try:

@@ -103,6 +103,25 @@ def test_pauses_are_over_when_all_is_healed() -> None:
     assert not seen.ends
 
 
+def test_a_server_that_goes_on_still_waits_for_its_disk() -> None:
+    scenario = settings.changed(settings.draw(5), settings.parse(f"{CALM} faults=none"))
+    world = World(5, scenario.options, scenario.load, Watcher())
+    server = world.servers[1]
+    server.start()
+
+    def spend() -> None:
+        server.disk.spent_us = SECOND_US
+
+    server.soon(spend)
+    world.loop.run_until(world.loop.now_us + SECOND_US // 100)
+    disk_done_us = server.ready_us
+    server.pause(3 * SECOND_US)
+    assert disk_done_us < server.ready_us
+    server.resume()
+    assert server.ready_us == disk_done_us > world.loop.now_us
+    world.drop()
+
+
 def test_clocks_drift_and_jump_within_their_bounds() -> None:
     world, _ = run("clock-rate,clock-jump", seconds=60)
     rates = {server.clock.rate_ppm for server in world.servers.values()}
