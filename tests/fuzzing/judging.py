@@ -96,9 +96,13 @@ class Judge:
     def weigh(self, data: bytes) -> None:
         """Runs an input once more and measures the memory that takes."""
         self.summary.weighed_count += 1
+        limit = memory_limit_bytes(data)
         peak = peak_bytes(lambda: self.run(data))
-        if peak > memory_limit_bytes(data):
-            text = f"{peak} bytes of memory for {len(data)}, the limit is {memory_limit_bytes(data)}"
+        if peak > limit:
+            # Once in millions of runs a table of the interpreter's own grows meanwhile.
+            peak = min(peak, peak_bytes(lambda: self.run(data)))
+        if peak > limit:
+            text = f"{peak} bytes of memory for {len(data)}, the limit is {limit}"
             self._add(Finding(self.target.name, FindingKind.MEMORY, "memory", text, data))
 
     def _check_time(self, data: bytes) -> None:
