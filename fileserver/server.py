@@ -33,7 +33,7 @@ from raftnode.trio_runtime import TrioRuntime, run_node
 from statemachine.configuration import Configuration
 from statemachine.roles import Options
 
-SPARE_US = 10_000
+SPARE_US = 25_000
 """How far a follower whom no commit waits for may be behind, if others are enough for a majority."""
 HAND_OVER_SECONDS = 1.0
 ANSWER_SECONDS = 2.0

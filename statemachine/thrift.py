@@ -12,7 +12,7 @@ entries behind a read. Nobody is when too much has gathered, while leadership is
 follower doesn't take entries as they come.
 
 When the time of what has gathered is up and its oldest part isn't committed yet, the preferred followers are too slow:
-then everybody is sent everything at once until the next heartbeat, and the slow ones aren't preferred again
+then everybody is sent everything at once until the next heartbeat, and the slow ones are the last to be preferred
 for a while. So a preferred follower that dies costs one such delay.
 """
 
@@ -32,7 +32,7 @@ GATHERED_ENTRIES_MAX = 64
 GATHERED_BYTES_MAX = 256 << 10
 """So much is spared a follower at most, however short the time."""
 NOT_PREFERRED_US = 5_000_000
-"""How long a follower that was too slow is not preferred."""
+"""How long a follower that was too slow is preferred only if there are no others."""
 _NOBODY: frozenset[ServerId] = frozenset()
 
 
@@ -107,7 +107,10 @@ def expire(raft: Raft) -> None:
 
 
 def choose(raft: Raft) -> None:
-    """With a heartbeat: prefer the same followers as before if they are well, or else those that are furthest."""
+    """With a heartbeat: prefer the same followers as before if they are well, or else those that are furthest.
+
+    Those that were too slow come last: when the whole cluster stood still for a moment, that is all of them.
+    """
     if not raft.options.spare_us:
         return
     thrift = raft.thrift
@@ -118,9 +121,14 @@ def choose(raft: Raft) -> None:
         if server in raft.configuration.voters
         and progress.state is ProgressState.REPLICATE
         and progress.last_contact_us >= alive_us
-        and thrift.slow_until_us.get(server, 0) <= raft.now_us
     ]
-    well.sort(key=lambda server: (server not in thrift.preferred, -raft.progress[server].match_index))
+    well.sort(
+        key=lambda server: (
+            thrift.slow_until_us.get(server, 0) > raft.now_us,
+            server not in thrift.preferred,
+            -raft.progress[server].match_index,
+        )
+    )
     chosen = {raft.server_id}
     for server in well:
         if raft.configuration.is_quorum(chosen):

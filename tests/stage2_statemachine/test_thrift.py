@@ -148,7 +148,7 @@ def test_a_preferred_follower_that_is_slow_is_not_waited_for() -> None:
     assert submit(raft) == {2: 1, 4: 1}
 
 
-def test_a_slow_follower_is_preferred_again_when_it_is_needed() -> None:
+def test_a_slow_follower_is_preferred_again_when_its_time_is_over_or_others_are_silent() -> None:
     raft = thrifty_leader()
     raft.thrift.slow_until_us[3] = raft.now_us + NOT_PREFERRED_US
     heartbeat(raft, 2, 3, 4, 5)
@@ -158,6 +158,14 @@ def test_a_slow_follower_is_preferred_again_when_it_is_needed() -> None:
     heartbeat(raft, 2, 3, 5)
     heartbeat(raft, 2, 3, 5)
     assert raft.thrift.preferred == {2, 3}, "4 is silent"
+
+
+def test_when_all_were_too_slow_some_are_preferred_all_the_same() -> None:
+    raft = thrifty_leader()
+    raft.thrift.slow_until_us = dict.fromkeys((3, 4, 5), raft.now_us + NOT_PREFERRED_US)
+    heartbeat(raft, 2, 3, 4, 5)
+    assert raft.thrift.preferred == {2, 3}
+    assert submit(raft) == {2: 1, 3: 1}
 
 
 def test_those_furthest_are_preferred() -> None:
