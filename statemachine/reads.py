@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from statemachine import replication
+from statemachine import replication, thrift
 from statemachine.events import ReadBarrier
 from statemachine.messages import ReadIndex, ReadIndexResult, ServerId
 from statemachine.ready import BarrierConfirmed
@@ -124,6 +124,7 @@ def confirm(raft: Raft) -> None:
     rounds[raft.server_id] = raft.round_number
     if raft.configuration.quorum_value(rounds) < pending.confirming_round:
         return
+    thrift.confirmed(raft)
     confirmed, pending.confirming = pending.confirming, []
     for read in confirmed:
         if read.requester == raft.server_id:

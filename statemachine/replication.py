@@ -87,7 +87,7 @@ def send_what_is_due(raft: Raft) -> None:
             spared = True
         else:
             entries_sent = _send_entries(raft, server, progress, batches)
-        if heartbeat or (contact and not entries_sent):
+        if heartbeat or (contact and not entries_sent and thrift.asks(raft, server)):
             _send_heartbeat(raft, server, progress)
         if progress.position_due or _waits_for_commit_index(raft, progress):
             _send_position(raft, server, progress)

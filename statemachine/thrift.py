@@ -7,17 +7,20 @@ are *spared*: what they lack gathers and goes to them in one message, which cost
 commits only what a majority has on disk. (The idea is known as thrifty operation from Moraru et al., "There is more
 consensus in egalitarian parliaments", SOSP 2013.)
 
+The rounds of contact that reads wait for (:mod:`statemachine.reads`) go to the preferred followers alone, too.
+
 A follower isn't spared when it waits for something: for the outcome of what its own clients submitted, or for the
 entries behind a read. Nobody is when too much has gathered, while leadership is handed over, or when a preferred
 follower doesn't take entries as they come.
 
 When the time of what has gathered is up and its oldest part isn't committed yet, the preferred followers are too slow:
 then everybody is sent everything at once until the next heartbeat, and the slow ones are the last to be preferred
-for a while. So a preferred follower that dies costs one such delay.
+for a while. The same goes for a round that isn't confirmed. So a preferred follower that dies costs one such delay.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import attrs
@@ -48,12 +51,18 @@ class Thrift:
     """Of entries submitted since then."""
     first_gathered: int = 0
     """The log's last index when it began."""
+    asked_since_us: int | None = None
+    """Since when the preferred followers alone are asked whether this server still leads."""
     slow_until_us: dict[ServerId, int] = attrs.field(factory=dict)
 
 
 def deadline_us(raft: Raft) -> int | None:
-    """When what has gathered is to be sent."""
-    since_us = raft.thrift.gathering_since_us
+    """When what has gathered is to be sent, or others asked."""
+    gathering_us, asked_us = raft.thrift.gathering_since_us, raft.thrift.asked_since_us
+    if gathering_us is None or asked_us is None:
+        since_us = gathering_us if asked_us is None else asked_us
+    else:
+        since_us = min(gathering_us, asked_us)
     return None if since_us is None else since_us + raft.options.spare_us
 
 
@@ -92,18 +101,44 @@ def sent(raft: Raft, *, spared: bool) -> None:
         thrift.first_gathered = raft.log.last_index
 
 
+def asks(raft: Raft, server: ServerId) -> bool:
+    """Whether a round of contact goes to that follower."""
+    thrift = raft.thrift
+    if thrift.preferred and thrift.asked_since_us is None:
+        thrift.asked_since_us = raft.now_us
+    return not thrift.preferred or server in thrift.preferred
+
+
+def confirmed(raft: Raft) -> None:
+    """A majority has answered the round."""
+    raft.thrift.asked_since_us = None
+
+
 def expire(raft: Raft) -> None:
     """Send what has gathered, if its time is up; and see whether the preferred followers were quick enough."""
     thrift = raft.thrift
-    until_us = deadline_us(raft)
-    if until_us is None or raft.now_us < until_us:
-        return
+    since_us = raft.now_us - raft.options.spare_us
+    if thrift.gathering_since_us is not None and thrift.gathering_since_us <= since_us:
+        raft.replication_due = True
+        if raft.commit_index < thrift.first_gathered:
+            late = {server for server in thrift.preferred if raft.progress[server].match_index < thrift.first_gathered}
+            _prefer_nobody(raft, late)
+    if thrift.asked_since_us is not None and thrift.asked_since_us <= since_us:
+        round_number = raft.reads.confirming_round
+        late = {server for server in thrift.preferred if raft.progress[server].acknowledged_round < round_number}
+        _prefer_nobody(raft, late)
+
+
+def _prefer_nobody(raft: Raft, late: Iterable[ServerId]) -> None:
+    """Rely on no follower in particular until the next heartbeat: all have to be sent, and asked, what isn't yet."""
+    thrift = raft.thrift
+    for server in late:
+        thrift.slow_until_us[server] = raft.now_us + NOT_PREFERRED_US
+    thrift.preferred = _NOBODY
     raft.replication_due = True
-    if raft.commit_index < thrift.first_gathered:
-        for server in thrift.preferred:
-            if raft.progress[server].match_index < thrift.first_gathered:
-                thrift.slow_until_us[server] = raft.now_us + NOT_PREFERRED_US
-        thrift.preferred = _NOBODY
+    if thrift.asked_since_us is not None:
+        thrift.asked_since_us = None
+        raft.contact_due = True
 
 
 def choose(raft: Raft) -> None:
@@ -141,5 +176,4 @@ def choose(raft: Raft) -> None:
 def disconnected(raft: Raft, server: ServerId) -> None:
     """A follower may be gone: rely on it no more."""
     if server in raft.thrift.preferred:
-        raft.thrift.preferred = _NOBODY
-        raft.replication_due = True
+        _prefer_nobody(raft, ())

@@ -7,7 +7,7 @@ import pytest
 
 from statemachine import thrift
 from statemachine.configuration import Configuration
-from statemachine.events import PeerConnected, PeerDisconnected, Submit, Timeout, TransferLeadership
+from statemachine.events import PeerConnected, PeerDisconnected, ReadBarrier, Submit, Timeout, TransferLeadership
 from statemachine.messages import AppendEntries, ReadIndex
 from statemachine.raft import Raft
 from statemachine.ready import Ready
@@ -206,3 +206,63 @@ def test_time_that_is_not_up() -> None:
     raft.step(Timeout(), raft.now_us + SPARE_US - 1)
     assert entries_sent(raft.ready()) == {}
     assert thrift.deadline_us(raft) == raft.now_us + 1
+
+
+# Rounds of contact, which reads wait for
+
+
+def asked(ready: Ready) -> list[int]:
+    """Whom a ready value asks whether this server still leads."""
+    return [to for to, message in sent(ready) if isinstance(message, AppendEntries) and not message.entries]
+
+
+def test_a_majority_is_asked_whether_this_server_leads() -> None:
+    raft = thrifty_leader()
+    begun_us = raft.now_us
+    assert asked(step(raft, ReadBarrier(1))) == [2, 3]
+    assert raft.deadline_us == begun_us + SPARE_US
+    accept(raft, 2)
+    accept(raft, 3)
+    ready = raft.ready()
+    assert [confirmed.barrier for confirmed in ready.barriers] == [1]
+    assert raft.deadline_us == raft.heartbeat_deadline_us
+
+
+def test_all_are_asked_when_one_of_the_preferred_is_slow() -> None:
+    raft = thrifty_leader()
+    step(raft, ReadBarrier(1))
+    accept(raft, 3)
+    assert asked(step(raft, Timeout(), SPARE_US)) == [2, 3, 4, 5]
+    assert set(raft.thrift.slow_until_us) == {2}
+    accept(raft, 5)
+    ready = raft.ready()
+    assert [confirmed.barrier for confirmed in ready.barriers] == [1]
+    assert not raft.thrift.preferred
+    assert asked(step(raft, ReadBarrier(2))) == [2, 3, 4, 5]
+
+
+def test_all_are_asked_when_the_connection_of_a_preferred_one_breaks() -> None:
+    raft = thrifty_leader()
+    step(raft, ReadBarrier(1))
+    assert asked(step(raft, PeerDisconnected(3))) == [2, 3, 4, 5]
+
+
+def test_who_is_asked_while_a_change_gathers() -> None:
+    """The earlier of the two times counts, and when it is up, it counts for both."""
+    raft = thrifty_leader()
+    begun_us = raft.now_us
+    submit(raft)
+    assert asked(step(raft, ReadBarrier(1), 2 * MS)) == [2, 3]
+    assert raft.deadline_us == begun_us + SPARE_US
+    ready = step(raft, Timeout(), SPARE_US - 2 * MS)
+    assert entries_sent(ready) == {4: 1, 5: 1}
+    assert asked(ready) == [2, 3], "the others are asked by what they are sent"
+
+
+def test_the_change_that_comes_with_a_read_asks_as_well() -> None:
+    raft = thrifty_leader()
+    raft.step(Submit((b"x",)), raft.now_us)
+    ready = step(raft, ReadBarrier(1))
+    assert entries_sent(ready) == {2: 1, 3: 1}
+    assert asked(ready) == []
+    assert raft.thrift.asked_since_us == raft.now_us
