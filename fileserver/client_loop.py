@@ -36,6 +36,7 @@ from fileserver.connection import Connection
 from fileserver.polling import READABLE, WRITABLE, make_poller
 from fileserver.replies import TOO_MANY_CONNECTIONS
 from fileserver.service import LINGER_SECONDS, Limits, Service, TimedConnection
+from raftnode.giving_way import give_way
 
 RECEIVE_BYTES: Final = 64 * 1024
 PASS_EVENTS: Final = 128
@@ -106,6 +107,7 @@ class ClientLoop(Service):
                         await trio.lowlevel.checkpoint()
                     else:
                         await trio.lowlevel.wait_readable(self._poller.fileno())
+                        give_way()
                     self._serve_ready()
         finally:
             self._close_everything()

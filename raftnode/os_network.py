@@ -16,6 +16,7 @@ from typing import Any
 import attrs
 import trio
 
+from raftnode.giving_way import give_way
 from raftnode.links import RECEIVE_BYTES, Address, Link, Poller
 
 UNSENT_BYTES_MAX = 512 * 1024
@@ -154,6 +155,7 @@ class SelectorPoller:
         """See :class:`raftnode.links.Poller`."""
         while True:
             await trio.lowlevel.wait_readable(self._selector.fileno())
+            give_way()
             if ready := self.ready_now():
                 return ready
 
@@ -200,6 +202,7 @@ class EpollPoller:
         """See :class:`raftnode.links.Poller`."""
         while True:
             await trio.lowlevel.wait_readable(self._epoll.fileno())
+            give_way()
             if ready := self.ready_now():
                 return ready
 
