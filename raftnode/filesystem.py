@@ -20,14 +20,14 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import errno
 import fcntl
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
-Chunk: TypeAlias = bytes | bytearray | memoryview
-"""Bytes that can be written."""
+from raftnode.direct_io import Chunk, DirectFile, make_direct, make_plain
 
 BUFFERS_MAX = 1024
 """The most buffers that one write takes (IOV_MAX on Linux)."""
@@ -62,6 +62,13 @@ class FileSystem(Protocol):
         """Writes at most BUFFERS_MAX buffers one behind the other; returns how many bytes, perhaps fewer than given.
 
         With ``flush``, they and the file's length are on disk when it returns.
+        """
+
+    def append(self, handle: int, buffers: Sequence[Chunk], offset: int) -> None:
+        """Writes all of the buffers one behind the other; they and the file's length are on disk when it returns.
+
+        For a file that is written from its beginning to its end: what stood behind them may become zeros, up to the
+        next multiple of BLOCK_BYTES, and the file so long. When it fails, any part of it may have been written.
         """
 
     def flush(self, handle: int) -> None:
@@ -99,7 +106,11 @@ class FileSystem(Protocol):
 
 
 class OsFileSystem:
-    """The real thing."""
+    """The real thing. Files that are appended to go past the page cache (:mod:`raftnode.direct_io`)."""
+
+    def __init__(self) -> None:
+        self._appended: dict[int, DirectFile | None] = {}
+        """What has been appended to, by handle; None where the system has no direct writes."""
 
     def open(self, path: Path, mode: OpenMode) -> int:
         """See FileSystem."""
@@ -112,10 +123,12 @@ class OsFileSystem:
 
     def close(self, handle: int) -> None:
         """See FileSystem."""
+        self._appended.pop(handle, None)
         os.close(handle)
 
     def read(self, handle: int, size_bytes: int, offset: int) -> bytes:
         """See FileSystem."""
+        self._end_appending(handle)
         data = os.pread(handle, size_bytes, offset)
         if len(data) == size_bytes or not data:
             return data
@@ -132,6 +145,7 @@ class OsFileSystem:
 
     def write(self, handle: int, buffers: Sequence[Chunk], offset: int, *, flush: bool) -> int:
         """See FileSystem."""
+        self._end_appending(handle)
         if not flush:
             return os.pwritev(handle, buffers, offset)
         if _FLUSHING_WRITE:
@@ -139,6 +153,30 @@ class OsFileSystem:
         written = os.pwritev(handle, buffers, offset)
         os.fdatasync(handle)
         return written
+
+    def append(self, handle: int, buffers: Sequence[Chunk], offset: int) -> None:
+        """See FileSystem."""
+        try:
+            direct = self._appended[handle]
+        except KeyError:
+            direct = self._appended[handle] = make_direct(handle, _FLUSHING_WRITE) if _FLUSHING_WRITE else None
+        if direct is not None:
+            try:
+                direct.append(buffers, offset)
+                return
+            except OSError as error:
+                if error.errno != errno.EINVAL:
+                    raise
+            # It was let into direct mode, and has no direct writes all the same.
+            make_plain(handle)
+            self._appended[handle] = None
+        write_all(self, handle, buffers, offset, flush=True)
+
+    def _end_appending(self, handle: int) -> None:
+        """Before other calls than appends: take the file out of direct mode, in which they wouldn't work."""
+        if self._appended.get(handle) is not None:
+            del self._appended[handle]
+            make_plain(handle)
 
     def flush(self, handle: int) -> None:
         """See FileSystem."""

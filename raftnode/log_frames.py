@@ -43,7 +43,7 @@ from zlib import crc32
 
 import attrs
 
-from raftnode.filesystem import Chunk
+from raftnode.direct_io import Chunk
 from raftnode.storage_values import VOTED_FOR_NOBODY, StorageIdentity
 from statemachine.events import EntriesRun, HardState
 

@@ -225,7 +225,7 @@ class SegmentedLog:
         position = self._position
         check, buffers = seal(body, position.salt, position.chain, position.sequence)
         try:
-            write_all(self._filesystem, position.handle, buffers, position.offset, flush=True)
+            self._filesystem.append(position.handle, buffers, position.offset)
         except OSError as error:
             raise self._write_error(
                 self._segments[-1].path, error, position.handle, max(position.offset, position.capacity_bytes)

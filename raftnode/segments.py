@@ -17,7 +17,8 @@ from pathlib import Path
 
 import attrs
 
-from raftnode.filesystem import Chunk, FileSystem, OpenMode, write_all
+from raftnode.direct_io import Chunk
+from raftnode.filesystem import FileSystem, OpenMode
 
 SIZE_BYTES_MIN = 256 * 1024
 SIZE_BYTES_MAX = 16 * 1024 * 1024
@@ -74,7 +75,7 @@ def make_blank(filesystem: FileSystem, directory: Path, size_bytes: int) -> Blan
     try:
         for offset in range(0, size_bytes, _FILL_BYTES):
             piece = memoryview(zeros)[: size_bytes - offset]
-            write_all(filesystem, handle, [piece], offset, flush=True)
+            filesystem.append(handle, [piece], offset)
     except OSError:
         discard(filesystem, Blank(handle, path, size_bytes))
         raise
@@ -89,4 +90,4 @@ def discard(filesystem: FileSystem, blank: Blank) -> None:
 
 def write_blank(filesystem: FileSystem, blank: Blank, buffers: Sequence[Chunk]) -> None:
     """Writes what a segment begins with, and flushes it. Raises OSError, with the blank as good as before."""
-    write_all(filesystem, blank.handle, buffers, 0, flush=True)
+    filesystem.append(blank.handle, buffers, 0)

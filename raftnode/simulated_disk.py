@@ -36,7 +36,8 @@ from pathlib import Path
 
 import attrs
 
-from raftnode.filesystem import BUFFERS_MAX, Chunk, OpenMode
+from raftnode.direct_io import BLOCK_BYTES, Chunk
+from raftnode.filesystem import BUFFERS_MAX, OpenMode, write_all
 
 
 class Call(enum.Enum):
@@ -329,6 +330,17 @@ class SimulatedDisk:
             if flush and not cut:
                 self._flush(path, file)
             return len(data)
+
+    def append(self, handle: int, buffers: Sequence[Chunk], offset: int) -> None:
+        """See FileSystem."""
+        write_all(self, handle, [self.with_zeros(handle, buffers, offset)], offset, flush=True)
+
+    def with_zeros(self, handle: int, buffers: Sequence[Chunk], offset: int) -> bytes:
+        """What an append writes: the buffers, and zeros to the end of the block or of the file."""
+        data = b"".join(buffers)
+        end = offset + len(data)
+        zeros_end = min(end - end % -BLOCK_BYTES, self.size(handle))
+        return data + bytes(max(zeros_end - end, 0))
 
     def _flush(self, path: Path, file: _File) -> None:
         try:

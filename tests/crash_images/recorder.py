@@ -24,7 +24,8 @@ from typing import TypeAlias
 
 import attrs
 
-from raftnode.filesystem import Chunk, OpenMode
+from raftnode.direct_io import Chunk
+from raftnode.filesystem import OpenMode, write_all
 from raftnode.simulated_disk import SimulatedCrash, SimulatedDisk, Survival
 from tests.stage3_raftnode.storage_tools import DIRECTORY, State
 
@@ -241,6 +242,10 @@ class Recorder:
             written = self.disk.write(handle, [data], offset, flush=flush)
             flushed = flush
         return written
+
+    def append(self, handle: int, buffers: Sequence[Chunk], offset: int) -> None:
+        """See FileSystem."""
+        write_all(self, handle, [self.disk.with_zeros(handle, buffers, offset)], offset, flush=True)
 
     def flush(self, handle: int) -> None:
         """See FileSystem."""

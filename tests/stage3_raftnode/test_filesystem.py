@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from raftnode import filesystem
-from raftnode.filesystem import BUFFERS_MAX, Chunk, OpenMode, OsFileSystem, write_all
+from raftnode.direct_io import Chunk
+from raftnode.filesystem import BUFFERS_MAX, OpenMode, OsFileSystem, write_all
 
 
 @pytest.fixture
@@ -21,6 +22,7 @@ class ShortWrites(OsFileSystem):
     """Writes a few bytes at a time, as a signal or a full disk may make any system do."""
 
     def __init__(self, size_bytes: int) -> None:
+        super().__init__()
         self.size_bytes = size_bytes
         self.calls = 0
 

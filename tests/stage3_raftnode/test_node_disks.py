@@ -10,8 +10,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from raftnode.direct_io import Chunk
 from raftnode.disk_health import DiskFailed
-from raftnode.filesystem import Chunk
 from raftnode.simulated_disk import Call, SimulatedDisk
 from tests.stage3_raftnode.clusters import Cluster, Server, T, numbered, open_cluster
 from tests.stage3_raftnode.storage_tools import small_segments

@@ -20,8 +20,8 @@ BUGS: Final[tuple[Bug, ...]] = (
         "A save is in the page cache when it is spoken of, and nowhere else.",
         (
             "raftnode.segmented_log:SegmentedLog._append",
-            "buffers, position.offset, flush=True)",
-            "buffers, position.offset, flush=False)",
+            "append(position.handle, buffers, position.offset)",
+            "write(position.handle, buffers, position.offset, flush=False)",
         ),
         conditions=Conditions(faults=_POWER, options=_NOTHING_SURVIVES, load=_BUSY),
     ),
@@ -103,7 +103,11 @@ BUGS: Final[tuple[Bug, ...]] = (
         "new-segment-not-flushed",
         "hashicorp/raft#229",
         "The header and the first save of a new segment aren't on disk.",
-        ("raftnode.segments:write_blank", "flush=True", "flush=False"),
+        (
+            "raftnode.segments:write_blank",
+            "append(blank.handle, buffers, 0)",
+            "write(blank.handle, buffers, 0, flush=False)",
+        ),
         conditions=Conditions(
             faults=_POWER,
             options=_NOTHING_SURVIVES | {"segment_bytes": 2048},
