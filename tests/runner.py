@@ -1,7 +1,7 @@
 """What ``bin/test`` does: lint, types, the tests of the four stages, and the coverage of the pure modules.
 
 ``bin/test evidence`` does the rest: the simulator and its scenarios, planted bugs, crash images, the linearizability
-checker, fuzzing, a minute of torture, and 300 simulated runs.
+checker, fuzzing, a minute of torture, speed against a fixed load, and 300 simulated runs.
 
 Each step runs whatever became of the one before it, so one run shows everything that is wrong; the exit status is 0
 when all of them passed. Naming a part (``bin/test stage2``) runs that part's tests alone, without the other steps.
@@ -25,10 +25,13 @@ PARTS = {
     "stage4": "tests/stage4_cluster",
     "project": "tests/project",
     "stage5": "tests/stage5_evidence",
+    "stage6": "tests/stage6_speed",
     "simulation": "tests/simulation",
 }
-STAGES = ("stage1", "stage2", "stage3", "stage4", "project")
+STAGES = ("stage1", "stage2", "stage3", "stage4", "stage6", "project")
 LAYERING = "tests/test_layering.py"
+REGRESSION = "tests/stage6_speed/test_regression.py"
+"""Measures processor time, so nothing else should run beside it."""
 PURE_EVIDENCE = ("test_linearizability*.py", "test_torture.py", "test_torture_reports.py")
 """Tests of pure modules in stage 5, whose coverage is measured; that of the others would only slow them down."""
 SEEDS = 300
@@ -69,6 +72,7 @@ def evidence_steps(workers: int, pytest_options: list[str]) -> list[tuple[str, l
         ("pytest: pure parts of the evidence", pytest_command(workers, pure, pytest_options, with_coverage=True)),
         ("coverage of these", coverage_command("fully_covered_by_evidence")),
         ("pytest: evidence", pytest_command(workers, others, pytest_options, with_coverage=False)),
+        ("speed, against a fixed load", pytest_command(1, [REGRESSION], pytest_options, with_coverage=False)),
         (f"simulation of {SEEDS} seeds", ["fileserver.cli.simulate", "--seeds", str(SEEDS), "--jobs", str(workers)]),
     ]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import count, islice
 
 import attrs
@@ -57,6 +57,12 @@ class Load:
     """How long the load is on before anything is counted."""
     seconds: float = 10.0
     seed: int = 1
+    folder: str = "bench"
+    """How the files' names begin."""
+
+    def at(self, servers: Sequence[Address]) -> Load:
+        """The same load on other servers."""
+        return attrs.evolve(self, servers=tuple(servers))
 
     def to_fill(self) -> Load:
         """The load that writes all files, as quickly as can be."""
@@ -75,7 +81,7 @@ class Load:
 def filling(load: Load, first: int = 0) -> Iterator[Request]:
     """A write of every file of the load from that number on."""
     content = _content(load)
-    return ((Kind.WRITE, _write(number, content)) for number in islice(count(first), load.files - first))
+    return ((Kind.WRITE, _write(load, number, content)) for number in islice(count(first), load.files - first))
 
 
 def prepared(load: Load) -> list[Request]:
@@ -87,14 +93,14 @@ def prepared(load: Load) -> list[Request]:
     for _ in range(max(min(_PREPARED_BYTES // (len(content) + 256), wanted), _PREPARED_REQUESTS_MIN)):
         number = random_source.randrange(load.files)
         if random_source.randrange(100) < load.read_percent:
-            requests.append((Kind.READ, b"read %s\r\n" % _file_name(number)))
+            requests.append((Kind.READ, b"read %b\r\n" % _file_name(load, number)))
         else:
-            requests.append((Kind.WRITE, _write(number, content)))
+            requests.append((Kind.WRITE, _write(load, number, content)))
     return requests
 
 
-def _file_name(number: int) -> bytes:
-    return b"bench/%d" % number
+def _file_name(load: Load, number: int) -> bytes:
+    return b"%b/%d" % (load.folder.encode(), number)
 
 
 def _content(load: Load) -> bytes:
@@ -102,8 +108,8 @@ def _content(load: Load) -> bytes:
     return (bytes(range(256)) * (load.size_bytes // 256 + 1))[: load.size_bytes]
 
 
-def _write(number: int, content: bytes) -> bytes:
-    return b"write %s %d\r\n%s\r\n" % (_file_name(number), len(content), content)
+def _write(load: Load, number: int, content: bytes) -> bytes:
+    return b"write %b %d\r\n%b\r\n" % (_file_name(load, number), len(content), content)
 
 
 # ------------------------------------------------------------------------------------------ replies

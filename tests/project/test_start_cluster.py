@@ -138,8 +138,8 @@ def test_when_no_server_is_left_it_ends_and_says_so(cluster: Cluster) -> None:
 
 
 def test_the_cluster_that_bench_starts_is_gone_afterwards(tmp_path: Path) -> None:
-    with local_servers(1, tmp_path / "data") as addresses:
+    with local_servers(1, tmp_path / "data") as servers:
         pid = int((tmp_path / "data" / "server-1" / "pid").read_text())
-        with Client(addresses) as client:
+        with Client(servers.addresses) as client:
             assert client.write("a", b"x") == 1
     assert not is_running(pid)

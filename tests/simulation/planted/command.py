@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import statistics
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -13,13 +12,15 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from fileserver.pages import begin_mark, end_mark, write_part
 from tests.simulation.planted.bug import Bug
 from tests.simulation.planted.catalogue import BUGS
 from tests.simulation.planted.findings import Finding, record
 from tests.simulation.planted.search import SEEDS_MAX, fails_with, find
 
-BEGIN = "<!-- planted bugs: begin -->"
-END = "<!-- planted bugs: end -->"
+PART = "planted bugs"
+BEGIN = begin_mark(PART)
+END = end_mark(PART)
 MEDIAN_MAX = 50
 messages = Console(stderr=True)
 
@@ -116,11 +117,4 @@ def as_markdown(bugs: list[Bug], found: dict[str, Finding | None]) -> str:
 
 def write(page: Path, text: str) -> None:
     """Put a text between its marks in a page; a page that has none gets them at its end."""
-    before = page.read_text() if page.exists() else ""
-    block = f"{BEGIN}\n{text}\n{END}"
-    if BEGIN in before:
-        after = re.sub(f"{re.escape(BEGIN)}.*?{re.escape(END)}", lambda _: block, before, count=1, flags=re.DOTALL)
-    else:
-        after = f"{before.rstrip()}\n\n{block}\n".lstrip()
-    page.parent.mkdir(parents=True, exist_ok=True)
-    page.write_text(after)
+    write_part(page, PART, text)
