@@ -72,6 +72,8 @@ class FileTable:
     def expire(self, clock_us: int) -> int:
         """Take all files away that are due by then; returns how many that were."""
         due = self.deadlines.pop_due(clock_us)
+        if not due:
+            return 0
         for _, _, name in due:
             self._take(name)
         if len(due) * _REBUILD_RATIO > len(self.names):

@@ -356,7 +356,7 @@ class Node:
             self._barriers.failed(number)
         for confirmed in ready.barriers:
             self._barriers.confirmed(confirmed.barrier, confirmed.read_index)
-        if self._barriers.wants_number and (ready.barriers or (ready.barriers_failed and self._may_ask_at_once())):
+        if (ready.barriers or (ready.barriers_failed and self._may_ask_at_once())) and self._barriers.wants_number:
             # What gathered meanwhile can ask for its barrier now.
             self._work.set()
 
@@ -371,6 +371,8 @@ class Node:
 
     def _take_saved(self, now_us: int) -> None:
         """What is on disk may be spoken of, and counts."""
+        if not self._saved_readies:
+            return
         saved = self._saved_readies[:]
         self._saved_readies.clear()
         for ready in saved:

@@ -133,7 +133,7 @@ class Saver:
     def _may_save_in_place(self, ready: Ready, patience_us: float) -> bool:
         if self._speed.is_slower_than(patience_us) or ready.log_reset is not None or ready.chunks_received:
             return False
-        return sum(len(entry) for run in ready.runs for entry in run.entries) <= IN_PLACE_BYTES_MAX
+        return sum([sum(map(len, run.entries)) for run in ready.runs]) <= IN_PLACE_BYTES_MAX
 
     def _save_in_place(self, ready: Ready) -> None:
         begun_us = self._now_us()

@@ -60,6 +60,7 @@ class Submissions:
         self.session = 0
         """0 while none is open."""
         self._waiting: dict[Lane, deque[Submission]] = {Lane.SMALL: deque(), Lane.BULK: deque()}
+        self._waiting_count = 0
         self._proposed: deque[Submission] = deque()
         self._next_to_send = 0
         """The position in ``_proposed`` from which on nothing was sent to the present leader."""
@@ -69,7 +70,7 @@ class Submissions:
 
     def __len__(self) -> int:
         """How many batches have no result yet, withdrawn ones included if they were proposed."""
-        return sum(map(len, self._waiting.values())) + len(self._proposed)
+        return self._waiting_count + len(self._proposed)
 
     @property
     def in_flight(self) -> int:
@@ -84,6 +85,7 @@ class Submissions:
     def add(self, submission: Submission) -> None:
         """Take a new batch."""
         self._waiting[submission.lane].append(submission)
+        self._waiting_count += 1
         self.pending_bytes += len(submission.payload)
 
     def withdraw(self, submission: Submission) -> bool:
@@ -92,6 +94,7 @@ class Submissions:
         if submission.proposed:
             return False
         self._waiting[submission.lane].remove(submission)
+        self._waiting_count -= 1
         self.pending_bytes -= len(submission.payload)
         return True
 
@@ -100,17 +103,17 @@ class Submissions:
         """Whether ``take`` would give something."""
         if not self.session:
             return False
-        return self._next_to_send < len(self._proposed) or any(
+        if self._next_to_send < len(self._proposed):
+            return True
+        return self._waiting_count > 0 and any(
             waiting and self._window_bytes[lane] < WINDOW_BYTES[lane] for lane, waiting in self._waiting.items()
         )
 
     def take(self) -> list[Propose]:
         """What is to be proposed to the present leader now."""
-        if not self.session:
+        if not self.can_take:
             return []
         self._fill_window()
-        if self._next_to_send == len(self._proposed):
-            return []
         acknowledged = self.acknowledged
         proposals = [
             Propose(self.session, self._proposed[position].sequence, acknowledged, self._proposed[position].payload)
@@ -123,6 +126,7 @@ class Submissions:
         for lane, waiting in self._waiting.items():
             while waiting and self._window_bytes[lane] < WINDOW_BYTES[lane]:
                 submission = waiting.popleft()
+                self._waiting_count -= 1
                 self._sequence += 1
                 submission.sequence = self._sequence
                 self._proposed.append(submission)
@@ -176,6 +180,7 @@ class Submissions:
                 self.pending_bytes -= len(submission.payload)
             else:
                 self._waiting[submission.lane].appendleft(submission)
+                self._waiting_count += 1
         self._proposed.clear()
         self._next_to_send = 0
         self._sequence = 0

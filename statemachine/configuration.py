@@ -51,5 +51,5 @@ class Configuration:
 
         For match indexes this is the highest index stored on a majority (thesis, Figure 3.1, Rules for Leaders).
         """
-        ordered = sorted((values.get(voter, 0) for voter in self.voters), reverse=True)
+        ordered = sorted([values.get(voter, 0) for voter in self.voters], reverse=True)
         return ordered[len(self.voters) // 2]

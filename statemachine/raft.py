@@ -330,10 +330,11 @@ class Raft:
         """
         if event.hard_state is not None and event.hard_state == self._hard_state_saving:
             self._hard_state_saving = None
-        if not any((save.term, save.index) == (event.term, event.index) for save in self._saves):
+        saved = (event.term, event.index)
+        if saved not in [(save.term, save.index) for save in self._saves]:
             return
         done = self._saves.popleft()
-        while (done.term, done.index) != (event.term, event.index):
+        while (done.term, done.index) != saved:
             done = self._saves.popleft()
         if done.good_until > self.persisted_index:
             self.persisted_index = done.good_until

@@ -178,7 +178,7 @@ def _send_heartbeat(raft: Raft, server: ServerId, progress: Progress) -> None:
 
 def _waits_for_commit_index(raft: Raft, progress: Progress) -> bool:
     """Whether a follower that waits for an outcome doesn't know yet how far the log is committed."""
-    return progress.commit_sent < min(progress.commit_wanted, raft.commit_index)
+    return progress.commit_sent < progress.commit_wanted and progress.commit_sent < raft.commit_index
 
 
 def _send_position(raft: Raft, server: ServerId, progress: Progress) -> None:

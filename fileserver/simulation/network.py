@@ -48,6 +48,16 @@ class SimulatedNetwork:
         self._deliver = deliver
         self._watcher = watcher
         self._last_arrival_us: dict[tuple[int, int], int] = {}
+        self._calm_since_us = 0
+
+    def calm(self) -> None:
+        """Good weather from now on: what is on its way arrives soon, or not at all.
+
+        Otherwise a leader of the past would be heard for as long as a message may be under way, ten seconds, each time
+        for the first time; and nobody would be elected meanwhile.
+        """
+        self.weather = LinkWeather()
+        self._calm_since_us = self._loop.now_us
 
     def send(self, sender: int, receiver: int, message: bytes, leaves_us: int) -> None:
         """A message leaves a server at a time, which may be a little ahead of the present."""
@@ -74,7 +84,8 @@ class SimulatedNetwork:
         self._loop.at(arrives_us, lambda: self._arrive(link, message, leaves_us))
 
     def _arrive(self, link: tuple[int, int], message: bytes, left_us: int) -> None:
-        if link not in self.cut and self._deliver(link[0], link[1], message):
+        is_late = left_us < self._calm_since_us < self._loop.now_us - self.weather.delay_us_max
+        if link not in self.cut and not is_late and self._deliver(link[0], link[1], message):
             self._watcher.arrived(left_us, self._loop.now_us, link[0], link[1], message)
         else:
             self._lose(link, message, left_us)

@@ -24,7 +24,7 @@ from fileserver.simulation.clocks import TRUE_RATE_PPM
 from fileserver.simulation.ledger import Ledger
 from fileserver.simulation.loop import Loop
 from fileserver.simulation.nemesis import Nemesis
-from fileserver.simulation.network import LinkWeather, SimulatedNetwork
+from fileserver.simulation.network import SimulatedNetwork
 from fileserver.simulation.options import RunOptions
 from fileserver.simulation.oracle import Oracle, Request, Violation
 from fileserver.simulation.server import SimulatedServer, WatchedNode
@@ -189,7 +189,7 @@ class World:
 
     def calm_weather(self) -> None:
         """Messages arrive, quickly."""
-        self.network.weather = LinkWeather()
+        self.network.calm()
 
     # Clocks: how far the fastest can have come
 

@@ -108,3 +108,16 @@ def test_who_is_down_gets_nothing() -> None:
     network.send(*LINK, b"x", 0)
     setting.loop.run_until(10_000)
     assert (setting.fates.arrivals, setting.fates.losses) == ([], [b"x"])
+
+
+def test_when_it_is_calm_nothing_late_comes_any_more() -> None:
+    setting = Setting(LinkWeather(long_delays=1.0))
+    network = setting.network()
+    late = [b"late %d" % number for number in range(100)]
+    for message in late:
+        network.send(*LINK, message, setting.loop.now_us)
+    setting.loop.run_until(setting.loop.now_us + 1_000)
+    network.calm()
+    quick = send(setting, network, 100)
+    assert sorted(setting.fates.losses) == sorted(late)
+    assert setting.delivered == quick
