@@ -19,6 +19,7 @@ from fileserver.bench.load import READ_PERCENT_MIXED, Load
 from fileserver.bench.local import NotReady, local_servers, temporary_directory
 from fileserver.bench.outcome import Outcome
 from fileserver.cli.bench_output import ProgressLine, check_writable, describe, messages, show, to_json
+from fileserver.cli.bench_steps import steps
 from fileserver.cli.bench_suite import suite
 from fileserver.cli.common import CONTEXT_SETTINGS, AddressList, fail
 from fileserver.config import Address
@@ -30,13 +31,15 @@ _READ_PERCENTS = {"write": 0, "read": 100, "mixed": READ_PERCENT_MIXED}
 
 
 def main(arguments: Sequence[str] | None = None, prog_name: str | None = None) -> None:
-    """Measure one load, or with the word ``suite`` before all else many of them."""
+    """Measure one load; or with the word ``suite`` in front many of them, with ``steps`` what they consist of."""
     arguments = sys.argv[1:] if arguments is None else arguments
     name = prog_name or Path(sys.argv[0]).name
     signal.signal(signal.SIGTERM, _end)
     with readable_errors():
         if arguments[:1] == ["suite"]:
             suite.main(list(arguments[1:]), prog_name=f"{name} suite")
+        elif arguments[:1] == ["steps"]:
+            steps.main(list(arguments[1:]), prog_name=f"{name} steps")
         else:
             measure_one.main(list(arguments), prog_name=name)
 

@@ -74,7 +74,7 @@ def suite(
     wishes = Wishes(secs, rounds, servers_count, lambda line: messages.print(f"{line} ...", style="dim"))
     results = _measure(only or NAMES, wishes)
     for table in results.tables().values():
-        _show(table)
+        wide_console().print(as_rich_table(table))
     if page is not None:
         _write(page, results, only, wishes)
     if json_file is not None:
@@ -98,13 +98,14 @@ def _measure(names: tuple[str, ...], wishes: Wishes) -> SuiteResults:
     return SuiteResults(wishes.servers, measured, tuple(growth), tuple(others))
 
 
-def _show(text_table: TextTable) -> None:
+def as_rich_table(text_table: TextTable) -> Table:
+    """The table as a terminal shows it; what isn't kept is red."""
     table = Table(title=text_table.title, box=None)
     for place, name in enumerate(text_table.header):
         table.add_column(name, justify="left" if place < text_table.left else "right")
     for row in text_table.rows:
         table.add_row(*row, style="red" if row[-1].startswith("NOT") else None)
-    wide_console().print(table)
+    return table
 
 
 def _write(page: Path, results: SuiteResults, only: tuple[str, ...] | None, wishes: Wishes) -> None:

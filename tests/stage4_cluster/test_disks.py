@@ -36,11 +36,13 @@ def fingerprint(directory: Path) -> dict[str, str]:
 
 
 async def fill(cluster: Cluster, count: int = 60) -> dict[str, bytes]:
-    """Write files one after the other, so that each is a record of its own."""
+    """Write files so that no record of any server's log has many: some get what comes in a short time as one."""
     files = {f"file-{number}": f"content {number}".encode() * 20 for number in range(count)}
     async with connected(cluster.port(await cluster.leader())) as client:
-        for name, content in files.items():
+        for number, (name, content) in enumerate(files.items()):
             await client.write(name, content)
+            if number % 3 == 0:
+                await cluster.same_everywhere()
     return files
 
 
