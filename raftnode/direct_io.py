@@ -2,7 +2,7 @@
 
 A log is written once, flushed at once, and read again only after a restart. Through the page cache every such write
 copies into cold pages and then has them written back; without it (``O_DIRECT``) the disk takes the bytes from our own
-buffer, which stays warm: a sixth less processor time for a small flushed write, and a third less for a big one.
+buffer, which stays warm. That is less processor time for every flushed write, the more the bigger it is.
 
 Direct writes go in whole blocks from aligned memory. So an append writes the block that it begins in once more, with
 what was in it, and fills its last block up with zeros. The bytes that were there before go over themselves: a
@@ -23,7 +23,7 @@ from typing import Final, TypeAlias
 Chunk: TypeAlias = bytes | bytearray | memoryview
 """Bytes that can be written."""
 BLOCK_BYTES: Final = 4096
-"""What offsets and lengths are multiples of: no file system or disk in use wants more."""
+"""What offsets and lengths are multiples of. What wants more than that refuses the write, and gets plain ones."""
 BUFFER_BYTES: Final = 512 * 1024
 _FLAG: Final[int] = getattr(os, "O_DIRECT", 0)
 _ZEROS: Final = bytes(BLOCK_BYTES)
@@ -32,16 +32,14 @@ _ZEROS: Final = bytes(BLOCK_BYTES)
 class DirectFile:
     """An open file in direct mode; made by :func:`make_direct`. For one thread at a time."""
 
-    __slots__ = ("_buffer", "_end", "_handle", "_kept_bytes", "_write_flags")
+    __slots__ = ("_buffer", "_end", "_handle", "_write_flags")
 
     def __init__(self, handle: int, write_flags: int) -> None:
         self._handle = handle
         self._write_flags = write_flags
         self._buffer = memoryview(mmap.mmap(-1, BUFFER_BYTES))
         self._end: int | None = None
-        """Where the last append ended, if it is known what is in the block there."""
-        self._kept_bytes = 0
-        """How much of that block is in use; the buffer begins with it."""
+        """Where the last append ended, if the buffer begins with what is in the block there."""
 
     def append(self, buffers: Sequence[Chunk], offset: int) -> None:
         """Write the buffers one behind the other; up to the next block bound zeros come behind them.

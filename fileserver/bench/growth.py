@@ -325,6 +325,8 @@ def _kill_leader(cluster: LocalCluster) -> tuple[int, int]:
             cluster.kill(leader)
 
     outcome = generator.run(load, kill_in_time)
+    if not is_killed:
+        raise NotReady("the load was over before the leader was to be killed")
     cluster.start(leader)
     cluster.leader()
     return outcome.longest_gap_us, outcome.errors.total()
