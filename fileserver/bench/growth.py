@@ -19,7 +19,7 @@ from fileserver.bench.cases import WRITE_64, Case, CaseResult, Measured, median_
 from fileserver.bench.cpu import CpuMeter
 from fileserver.bench.generator import connect_all
 from fileserver.bench.load import Load
-from fileserver.bench.local import LocalCluster, NotReady, local_servers, temporary_directory
+from fileserver.bench.local import LocalCluster, NotReady, await_until, local_servers, temporary_directory
 from fileserver.bench.results import GrowthResult
 from fileserver.config import Address
 
@@ -46,7 +46,6 @@ QUICK_TIMEOUTS = {"election_timeout_min_us": 100_000, "election_timeout_max_us":
 KILL_AFTER_SECONDS = 1.0
 GAP_SECONDS = 3.0
 SETTLE_SECONDS = 1.0
-_POLL_SECONDS = 0.01
 
 
 @attrs.frozen(slots=True)
@@ -165,27 +164,23 @@ def _start_from_snapshot(cluster: LocalCluster) -> float:
     cluster.stop(follower)
     cluster.set_for_next_starts(snapshot_log_bytes=1)
     cluster.start(follower)
-    _await("a snapshot", lambda: _newest_snapshot(cluster, follower) > newest)
+    await_until("a snapshot", lambda: _newest_snapshot(cluster, follower) > newest, START_PATIENCE_SECONDS)
     cluster.leader()
     cluster.stop(follower)
     applied_index = cluster.status(leader)["applied_index"]
     started_at = time.monotonic()
     cluster.start(follower)
-    _await("a start", lambda: cluster.status(follower).get("applied_index", 0) >= applied_index)
+    await_until(
+        "a start",
+        lambda: cluster.status(follower).get("applied_index", 0) >= applied_index,
+        START_PATIENCE_SECONDS,
+    )
     return time.monotonic() - started_at
 
 
 def _newest_snapshot(cluster: LocalCluster, server_id: int) -> str:
     """The name of a server's newest snapshot, which begins with the last index that it covers."""
     return max((path.name for path in cluster.place(server_id).glob("*.snap")), default="")
-
-
-def _await(what: str, has_come: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + START_PATIENCE_SECONDS
-    while not has_come():
-        if time.monotonic() > deadline:
-            raise NotReady(f"not within {START_PATIENCE_SECONDS:.0f} s: {what}")
-        time.sleep(_POLL_SECONDS)
 
 
 def snapshots(wishes: Wishes) -> list[GrowthResult]:

@@ -13,7 +13,7 @@ import random
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,19 @@ def free_cluster(nodes: int, *, host: str = "127.0.0.1") -> ClusterConfig:
             continue
         return config
     raise NotReady("no free ports were found")
+
+
+def await_until(what: str, has_come: Callable[[], bool], patience_seconds: float) -> None:
+    """Look again and again, as other processes can't be waited for otherwise.
+
+    Raises:
+        NotReady: it hasn't come in that time.
+    """
+    deadline = time.monotonic() + patience_seconds
+    while not has_come():
+        if time.monotonic() > deadline:
+            raise NotReady(f"not within {patience_seconds:.0f} s: {what}")
+        time.sleep(POLL_SECONDS)
 
 
 @contextmanager

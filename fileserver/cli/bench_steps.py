@@ -3,36 +3,21 @@
 from __future__ import annotations
 
 import platform
-import subprocess
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-import attrs
 import click
 
-from fileserver.bench import generator
-from fileserver.bench.cases import Measured
-from fileserver.bench.load import Load
-from fileserver.bench.local import NotReady, free_cluster, temporary_directory
-from fileserver.bench.results import TextTable
+from fileserver.bench.ceilings import measure_ceilings
+from fileserver.bench.local import temporary_directory
+from fileserver.bench.results import TextTable, cases_table
 from fileserver.bench.steps import READ, WRITE, StepCost, costs
 from fileserver.cli.bench_output import check_writable, messages, wide_console
 from fileserver.cli.bench_suite import as_rich_table
 from fileserver.cli.common import CONTEXT_SETTINGS
-from fileserver.config import Address
 from fileserver.pages import write_part
-from fileserver.processes import module_command
 
 TOGETHER = 64
-CEILING_LOADS = {
-    "write-64": Load(servers=()),
-    "write-64-pipelined": Load(servers=(), in_flight=16),
-    "read-64": Load(servers=(), read_percent=100),
-}
-START_SECONDS = 20.0
 
 
 @click.command(context_settings=CONTEXT_SETTINGS)
@@ -49,7 +34,10 @@ def steps(passes: int, secs: float, page: Path | None) -> None:
     Then the ceilings: what one server alone does, which keeps its files in memory and has no others and no disk.
     """
     check_writable(page, None)
-    tables = {"steps": _steps_table(passes), "ceilings": _ceilings_table(secs)}
+    tables = {
+        "steps": _steps_table(passes),
+        "ceilings": cases_table("one server alone, in memory", measure_ceilings(secs, _tell)),
+    }
     for table in tables.values():
         wide_console().print(as_rich_table(table))
     if page is not None:
@@ -59,12 +47,16 @@ def steps(passes: int, secs: float, page: Path | None) -> None:
             write_part(page, name, f"{made}\n\n{table.markdown()}")
 
 
+def _tell(line: str) -> None:
+    messages.print(f"{line} ...", style="dim")
+
+
 def _steps_table(passes: int) -> TextTable:
     """A row for each step, and sums: of the leader, of one follower, of the leader and the two that it waits for."""
     with temporary_directory() as directory:
-        messages.print("one request at a time ...", style="dim")
+        _tell("one request at a time")
         alone = costs(1, passes, directory)
-        messages.print(f"{TOGETHER} at a time ...", style="dim")
+        _tell(f"{TOGETHER} at a time")
         together = costs(TOGETHER, passes, directory)
     rows = []
     for path in (WRITE, READ):
@@ -95,46 +87,3 @@ def _row(path: str, what: str, where: str, one: list[StepCost], many: list[StepC
     figures = [(sum(cost.cpu_us for cost in group), sum(cost.wall_us for cost in group)) for group in (one, many)]
     texts = [f"{figure:.1f}" for group in figures for figure in group]
     return (path, what, where, *texts, f"{figures[1][0] / TOGETHER:.2f}")
-
-
-def _ceilings_table(seconds: float) -> TextTable:
-    rows = []
-    with _server_alone() as (address, pid):
-        generator.fill(CEILING_LOADS["read-64"].at([address]))
-        for name, load in CEILING_LOADS.items():
-            messages.print(f"one server alone: {name} ...", style="dim")
-            measured = Measured.of(
-                generator.run(attrs.evolve(load.at([address]), seconds=seconds, warm_seconds=0.5), pids=[pid])
-            )
-            rows.append((name, f"{measured.per_second:,.0f}", f"{measured.server_us:.1f}", f"{measured.errors:,}"))
-    return TextTable("one server alone, in memory", ("case", "op/s", "server CPU us/op", "errors"), tuple(rows))
-
-
-@contextmanager
-def _server_alone() -> Iterator[tuple[Address, int]]:
-    """A server by itself for the time of a ``with`` block. Raises NotReady."""
-    address = free_cluster(1).servers[0].client
-    command = [*module_command("fileserver.cli.fileserver"), "--alone", "--host", address.host]
-    with subprocess.Popen(
-        [*command, "--port", str(address.port)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    ) as process:
-        try:
-            _await(address, process)
-            yield address, process.pid
-        finally:
-            process.terminate()
-
-
-def _await(address: Address, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while process.poll() is None and time.monotonic() < deadline:
-        try:
-            for client in generator.connect_all([address], 1):
-                client.socket.close()
-            return
-        except OSError:
-            time.sleep(0.02)
-    raise NotReady(f"no server answers at {address}")
