@@ -23,9 +23,9 @@ Invariants
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from hashlib import blake2b
-from typing import Final
+from typing import Final, TypeGuard
 from zlib import crc32
 
 import attrs
@@ -85,6 +85,11 @@ class Store:
         """
         columns = decode_batch(payload)
         self.advance(clock_us)
+        operations, names, _, exptimes, contents = columns
+        if operations.count(WRITE) == len(operations) and not any(exptimes) and _are_short(contents):
+            first, self.version = self.version + 1, self.version + len(names)
+            self._table.write_all(names, contents, first - 1)
+            return [*range(first, self.version + 1)]
         handlers = _HANDLERS
         return [
             handlers[operation](self, session, name, argument, exptime, content)
@@ -161,12 +166,6 @@ class Store:
 
     def _write(self, session: int, name: Name, argument: int, exptime: int, content: ContentField) -> Result:
         """Make the file this content, whether it was there or not."""
-        if isinstance(content, bytes) and len(content) <= PART_BYTES:
-            # Most commands are this one: without the calls below it takes a fifth less.
-            self.version = version = self.version + 1
-            deadline_us = self.clock_us + exptime * _MICROSECONDS if exptime > 0 else 0
-            self._table.put(name, version, deadline_us, len(content), content, crc32(content))
-            return version
         measured = self._measure(session, content)
         if measured is None:
             return Refusal.UPLOAD_LOST, 0
@@ -258,6 +257,11 @@ class Store:
     def bytes(self) -> int:
         """The sum of the lengths of all contents."""
         return self._table.content_bytes
+
+
+def _are_short(contents: Sequence[ContentField]) -> TypeGuard[Sequence[bytes]]:
+    """Whether all of them are contents of one piece, and none the number of an upload."""
+    return set(map(type, contents)) == {bytes} and max(map(len, contents)) <= PART_BYTES  # type: ignore[arg-type]
 
 
 def _appended(old: RawRecord, measured: MeasuredContent) -> MeasuredContent:
