@@ -3,15 +3,21 @@
 These install the locked packages for real, from whatever index this machine's pip is set up to use.
 """
 
+import dataclasses
+import json
 import os
 import shutil
 import subprocess
+import sys
 import time
 import tomllib
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+
+from bin import _make_environment
+from bin._make_environment import Python
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 MAKING = "quintet: making .venv, once"
@@ -119,6 +125,136 @@ def test_without_a_python_that_is_new_enough(tmp_path: Path) -> None:
     done = subprocess.run([script], capture_output=True, text=True, env=environment, check=False, timeout=60)
     assert done.returncode == 2
     assert done.stderr.startswith("quintet: Python 3.11 or newer is needed")
+
+
+# ------------------------------------------------------------------------------------- which Python it is made with
+
+FIRST = Python("/somewhere/first", [3, 11], "cpython", has_venv=True, has_ensurepip=True, has_pip=True)
+OTHER = dataclasses.replace(FIRST, executable="/somewhere/other")
+THIRD = dataclasses.replace(FIRST, executable="/somewhere/third", version=[3, 13])
+BARE = dataclasses.replace(FIRST, executable="/somewhere/bare", has_venv=False)
+WITHOUT_PIP = dataclasses.replace(FIRST, executable="/somewhere/pipless", has_ensurepip=False, has_pip=False)
+PIP_OUTSIDE = dataclasses.replace(FIRST, executable="/somewhere/outside", has_ensurepip=False)
+OLD = dataclasses.replace(FIRST, executable="/somewhere/old", version=[3, 10])
+PYPY = dataclasses.replace(FIRST, executable="/somewhere/pypy", implementation="pypy")
+
+
+@pytest.mark.parametrize(
+    ("pythons", "seconds", "best"),
+    [
+        ([FIRST, OTHER], [1.0, 0.70], OTHER),
+        ([FIRST, OTHER], [1.0, 0.85], OTHER),
+        ([FIRST, OTHER], [1.0, 0.86], FIRST),
+        ([FIRST, OTHER], [0.7, 1.0], FIRST),
+        ([FIRST, OTHER, THIRD], [1.0, 0.7, 0.6], THIRD),
+        ([FIRST, OTHER, THIRD], [1.0, 0.6, 0.7], OTHER),
+        ([FIRST, OTHER, THIRD], [1.0, 0.7, 0.7], OTHER),
+        ([FIRST, PIP_OUTSIDE], [1.0, 0.7], PIP_OUTSIDE),
+        ([BARE, OTHER, THIRD], [None, 1.0, 0.9], OTHER),
+        ([BARE, OTHER, THIRD], [None, 1.0, 0.7], THIRD),
+        ([FIRST, OTHER], [1.0, float("inf")], FIRST),
+        ([FIRST, OTHER], [float("inf"), 1.0], OTHER),
+        ([FIRST, OTHER], [float("inf"), float("inf")], FIRST),
+    ],
+)
+def test_the_first_python_unless_another_is_much_quicker(
+    pythons: list[Python], seconds: list[float], best: Python
+) -> None:
+    assert _make_environment.choose(pythons, lambda python: seconds[pythons.index(python)]) == best
+
+
+@pytest.mark.parametrize(
+    ("pythons", "only"),
+    [
+        ([FIRST], FIRST),
+        ([FIRST, FIRST], FIRST),
+        ([FIRST, BARE, WITHOUT_PIP, OLD, PYPY], FIRST),
+        ([BARE, OTHER], OTHER),
+        ([WITHOUT_PIP, PIP_OUTSIDE], PIP_OUTSIDE),
+        ([PYPY, OTHER], OTHER),
+        ([WITHOUT_PIP, BARE], WITHOUT_PIP),
+        ([PYPY], PYPY),
+    ],
+)
+def test_without_a_choice_nothing_is_measured(pythons: list[Python], only: Python) -> None:
+    def seconds_of(python: Python) -> float:
+        raise AssertionError(python)
+
+    assert _make_environment.choose(pythons, seconds_of) == only
+
+
+def test_links_to_one_python_are_no_choice(tmp_path: Path) -> None:
+    (tmp_path / "real").touch()
+    (tmp_path / "link").symlink_to("real")
+    link, real = (dataclasses.replace(FIRST, executable=str(tmp_path / name)) for name in ("link", "real"))
+    test_without_a_choice_nothing_is_measured([link, real], link)
+
+
+def test_one_slow_moment_decides_nothing() -> None:
+    answers = {FIRST.executable: iter([1.5, 1.0, 1.4]), OTHER.executable: iter([1.0, 1.4, 1.5])}
+    assert _make_environment.choose([FIRST, OTHER], lambda python: next(answers[python.executable])) == FIRST
+
+
+def test_whoever_names_a_python_gets_that_one() -> None:
+    assert _make_environment.names_to_try({"PYTHON": "/a/python"}) == ()
+    assert "/usr/bin/python3" in _make_environment.names_to_try({"PYTHON": ""})
+    assert "python3.11" in _make_environment.names_to_try({})
+
+
+def test_what_a_python_lacks() -> None:
+    assert [python.lack() for python in (FIRST, PIP_OUTSIDE)] == [None, None]
+    assert BARE.lack() == "/somewhere/bare has no venv module; on Debian: apt-get install python3-venv"
+    assert str(WITHOUT_PIP.lack()).startswith("/somewhere/pipless has neither ensurepip nor pip; on Debian: ")
+
+
+def test_a_python_describes_and_measures_itself(tmp_path: Path) -> None:
+    described = _make_environment.described(sys.executable)
+    assert described == _make_environment.this_python()
+    assert 0 < _make_environment.measured(described) < 60
+    assert _make_environment.described(str(tmp_path / "none")) is None
+    assert _make_environment.measured(FIRST) == float("inf")
+
+
+@pytest.mark.parametrize("says", ["exit 1", "echo nonsense", "echo '{}'", "echo 7", ":"])
+def test_what_is_no_python_is_passed_over(tmp_path: Path, says: str) -> None:
+    script = tmp_path / "python3.11"
+    script.write_text(f"#!/bin/sh\n{says}\n")
+    script.chmod(0o755)
+    assert _make_environment.described(str(script)) is None
+
+
+def test_an_environment_is_made_with_the_quickest(tmp_path: Path) -> None:
+    """It claims to be quicker than any Python of this machine can be, and notes what it is asked to do."""
+    checkout, tools = tmp_path / "checkout", tmp_path / "tools"
+    shutil.copytree(ROOT / "bin", checkout / "bin")
+    (checkout / "requirements.lock").write_text("# nothing\n")
+    tools.mkdir()
+    real = Path(sys.executable).resolve()
+    (tools / "python3").symlink_to(real)
+    quick, asked = tools / "python3.14", tmp_path / "asked"
+    facts = dataclasses.replace(_make_environment.this_python(), executable=str(quick))
+    quick.write_text(
+        f"""#!/bin/sh
+        echo "$1 $2" >>"{asked}"
+        case $2 in
+        describe) echo '{json.dumps(dataclasses.asdict(facts))}' ;;
+        measure) echo 0.000001 ;;
+        *) exec "{real}" "$@" ;;
+        esac
+        """
+    )
+    quick.chmod(0o755)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHON"} | {"PATH": str(tools)}
+    command = [str(tools / "python3"), str(checkout / "bin" / "_make_environment.py"), "runtime"]
+    first, second = (
+        subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=300)
+        for _ in range(2)
+    )
+    assert first.stderr.startswith(f"{MAKING} (from requirements.lock, with {quick}) ...\n"), first
+    assert (first.returncode, second.returncode, second.stderr) == (0, 0, "")
+    questions = asked.read_text().splitlines()
+    assert sum(each.endswith(" describe") for each in questions) == 1
+    assert questions.count("-m venv") == 1
 
 
 # ------------------------------------------------------------------------------------- the lock files
