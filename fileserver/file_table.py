@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
-from zlib import crc32
+from raftnode.checksum import crc32
 
 import attrs
 from sortedcontainers import SortedList
