@@ -16,13 +16,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
+from zlib import crc32
 
 import attrs
 from sortedcontainers import SortedList
 
 from fileserver.expiry import Deadlines
 from fileserver.records import Content, RawRecord, fingerprint
-from raftnode.checksum import crc32
 
 _REBUILD_RATIO: Final = 8
 """Listing all names anew costs about an eighth, per name, of taking one out of their list."""

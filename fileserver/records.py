@@ -20,8 +20,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 from typing import Final, NamedTuple, TypeAlias
-
-from raftnode.checksum import crc32
+from zlib import crc32
 
 PART_BYTES: Final = 128 * 1024
 """The longest piece of a content, in bytes."""

@@ -26,6 +26,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from typing import Final, TypeGuard
+from zlib import crc32
 
 import attrs
 
@@ -51,7 +52,6 @@ from fileserver.listing import StoreView
 from fileserver.records import PART_BYTES, RawRecord, Record, combine_crcs, join_contents
 from fileserver.snapshot import StoreRestore, StoreSnapshot, StoreState
 from fileserver.uploads import MeasuredContent, Upload, Uploads
-from raftnode.checksum import crc32
 
 _MICROSECONDS: Final = 1_000_000
 

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import TypeAlias
+from zlib import crc32
 
 import attrs
 
 from fileserver.records import PART_BYTES, Content, Rope, add_piece, content_of, cut
-from raftnode.checksum import crc32
 
 MeasuredContent: TypeAlias = tuple[Content, int, int]
 """A content, its length in bytes, its CRC-32."""

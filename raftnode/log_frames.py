@@ -39,10 +39,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from zlib import crc32
 
 import attrs
 
-from raftnode.checksum import crc32
 from raftnode.direct_io import Chunk
 from raftnode.storage_values import VOTED_FOR_NOBODY, StorageIdentity
 from statemachine.events import EntriesRun, HardState

@@ -31,10 +31,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+from zlib import crc32
 
 import attrs
 
-from raftnode.checksum import crc32
 from raftnode.disk_health import LogCorrupt, SnapshotCorrupt, WrongDirectory
 from raftnode.filesystem import FileSystem, OpenMode
 from raftnode.log_frames import (

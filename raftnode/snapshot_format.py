@@ -17,10 +17,9 @@ A snapshot is sent between servers as it is, so the server's id is not in it.
 from __future__ import annotations
 
 import struct
+from zlib import crc32
 
 import attrs
-
-from raftnode.checksum import crc32
 
 FORMAT_VERSION = 1
 MAGIC = b"QuintSnp"

@@ -21,8 +21,8 @@ import re
 import threading
 from collections.abc import Collection, Generator, Iterator, Sequence
 from pathlib import Path
+from zlib import crc32
 
-from raftnode.checksum import crc32
 from raftnode.disk_health import DiskFailed, DiskFull, DiskHealth, SnapshotCorrupt, SnapshotGone
 from raftnode.filesystem import FileSystem, OpenMode, write_all
 from raftnode.recovery import FoundSnapshots

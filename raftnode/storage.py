@@ -28,8 +28,8 @@ import contextlib
 import struct
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from zlib import crc32
 
-from raftnode.checksum import crc32
 from raftnode.disk_health import (
     Corrupt,
     DirectoryInUse,

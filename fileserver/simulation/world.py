@@ -9,6 +9,7 @@ Everything that happens is added to a rolling hash (:attr:`World.digest`): two r
 
 from __future__ import annotations
 
+import zlib
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
@@ -29,7 +30,6 @@ from fileserver.simulation.oracle import Oracle, Request, Violation
 from fileserver.simulation.server import SimulatedServer, WatchedNode
 from fileserver.simulation.watcher import Watcher
 from fileserver.torture.shapes import Links
-from raftnode.checksum import crc32
 from statemachine.invariants import InvariantChecker
 
 REPLY_LATENCY_US = 200
@@ -294,7 +294,7 @@ class World:
 
     def note(self, kind: str, number: int, data: bytes) -> None:
         """Add something to the rolling hash."""
-        self.digest = crc32(data, crc32(b"%d %d" % (self.loop.now_us, number), self.digest))
+        self.digest = zlib.crc32(data, zlib.crc32(b"%d %d" % (self.loop.now_us, number), self.digest))
 
     def asks(self, request: Request, server: SimulatedServer) -> None:
         """A client sends a request."""

@@ -266,12 +266,11 @@ def locked(name: str) -> dict[str, str]:
     text = (ROOT / name).read_text().replace("\\\n", "")
     for line in text.splitlines():
         if line.strip() and not line.lstrip().startswith("#"):
-            requirement, *hashes = line.split(" --hash=")
-            pinned, _, _ = requirement.partition(";")  # what follows says on which machines
+            pinned, *hashes = line.split()
             assert hashes, f"{name}: {pinned} has no hash"
-            assert all(each.startswith("sha256:") for each in hashes)
+            assert all(each.startswith("--hash=sha256:") for each in hashes)
             package, _, version = pinned.partition("==")
-            versions[package] = version.strip()
+            versions[package] = version
     return versions
 
 

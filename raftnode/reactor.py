@@ -1,0 +1,143 @@
+"""One task that waits for all that keeps a server busy: clients, other servers, and the node's own deadlines.
+
+Theory of operation
+-------------------
+A task of Trio's for each poller, and one for the node, would each be woken by itself, though mostly the news are of
+one kind: messages and requests that share a turn of the node. So the pollers are *sources* of one reactor, which waits
+for all of them with one more poller. Of what is ready each source takes all there is and hands it to the node; then
+the node takes one turn for all of it.
+
+A busy server waits for less than a millisecond, and to wait by Trio's scheduler costs several times what the reactor's
+own poller takes. So while events come that fast, the reactor *lingers*: it waits in its own poller for up to
+``LINGER_US``, during which no other task runs. It does so only when no other task could run now, and when no blocking
+call is under way in a thread, whose end only Trio would see. Nothing at all is missed so; what else comes (a timer of
+another task, an HTTP request) comes later by that time at most. An idle server waits by Trio alone.
+
+Other tasks have their turn whenever one can run, and every ``SLICE_US`` at the latest.
+
+Before it looks at what has come, a server gives way (:mod:`raftnode.giving_way`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import attrs
+import trio
+
+from raftnode.giving_way import give_way
+from raftnode.polling import READABLE, Poller, make_poller
+
+LINGER_US = 2_000
+SLICE_US = 5_000
+_NEVER_US = 1 << 62
+_SOURCES_MAX = 16
+"""More of them would be served too, later."""
+
+Serve = Callable[[], None]
+"""Takes what a source has. It must not wait."""
+
+
+def _nothing() -> None:
+    """Take no turn."""
+
+
+def _never() -> int:
+    """Have no deadline."""
+    return _NEVER_US
+
+
+def _always() -> bool:
+    """Have nothing to say against it."""
+    return True
+
+
+@attrs.define(slots=True, kw_only=True, eq=False)
+class Reactor:
+    """See the module's docstring. Waits for nothing until ``run``."""
+
+    now_us: Callable[[], int]
+    """The clock that deadlines are read from: microseconds of Trio's."""
+    turn: Callable[[], None] = _nothing
+    """Called after sources were served, if one of them called ``wake``, and when the deadline has come."""
+    deadline_us: Callable[[], int] = _never
+    """When a turn is due though nothing comes."""
+    may_linger: Callable[[], bool] = _always
+    _sources: dict[int, Serve] = attrs.field(factory=dict, init=False)
+    """By the descriptors of their pollers."""
+    _poller: Poller = attrs.field(init=False)
+    _turn_is_due: bool = attrs.field(default=False, init=False)
+    _sleep: trio.CancelScope | None = attrs.field(default=None, init=False)
+    _is_busy: bool = attrs.field(default=False, init=False)
+    """Events come so fast that it pays to linger."""
+
+    def __attrs_post_init__(self) -> None:
+        self._poller = make_poller()
+
+    def add(self, fd: int, serve: Serve) -> None:
+        """Call ``serve`` whenever that descriptor is readable; a poller's is when something is ready there."""
+        self._sources[fd] = serve
+        self._poller.register(fd, READABLE)
+
+    def remove(self, fd: int) -> None:
+        """No longer look at a source."""
+        del self._sources[fd]
+        self._poller.unregister(fd)
+
+    def wake(self) -> None:
+        """Have a turn taken, soon. May be called from within a turn, and from any task of the same thread."""
+        self._turn_is_due = True
+        if self._sleep is not None:
+            self._sleep.cancel()
+
+    def close(self) -> None:
+        """Let go of its own poller, once all sources are removed."""
+        self._poller.close()
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        sources = self._sources
+        others_ran_us = self.now_us()
+        while True:
+            ready = self._ready_now()
+            if not ready and not self._turn_is_due:
+                await self._wait()
+                ready = self._ready_now()
+            for fd, _ in ready:
+                serve = sources.get(fd)
+                if serve is not None:  # Otherwise it was removed by one that was served before.
+                    serve()
+            if self._turn_is_due or self.now_us() >= self.deadline_us():
+                self._turn_is_due = False
+                self.turn()
+            now_us = self.now_us()
+            if now_us >= others_ran_us + SLICE_US or _others_can_run():
+                await trio.lowlevel.checkpoint()
+                others_ran_us = now_us
+
+    def _ready_now(self) -> list[tuple[int, int]]:
+        give_way()
+        return self._poller.poll(0, _SOURCES_MAX)
+
+    async def _wait(self) -> None:
+        """Until a source is ready or a turn is due, or for a little while."""
+        begun_us = self.now_us()
+        left_us = self.deadline_us() - begun_us
+        if left_us <= 0:
+            return
+        if self._is_busy and self.may_linger():
+            self._is_busy = bool(self._poller.poll(min(left_us, LINGER_US) / 1e6, 1))
+        else:
+            await self._sleep_until(begun_us + left_us)
+            self._is_busy = self.now_us() < begun_us + LINGER_US
+
+    async def _sleep_until(self, deadline_us: int) -> None:
+        """Wait by Trio until a source is ready, somebody calls ``wake``, or the time has come."""
+        with trio.CancelScope(deadline=deadline_us / 1e6) as self._sleep:
+            await trio.lowlevel.wait_readable(self._poller.fileno())
+        self._sleep = None
+
+
+def _others_can_run() -> bool:
+    """Whether a task would run if this one gave way to it."""
+    return trio.lowlevel.current_statistics().tasks_runnable > 0
