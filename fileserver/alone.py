@@ -25,6 +25,8 @@ from fileserver.client_loop import ClientLoop
 from fileserver.commands import PART, encode_batch
 from fileserver.service import Limits, raise_open_files_limit
 from fileserver.store import Store
+from raftnode.reactor import Reactor
+from raftnode.trio_runtime import monotonic_us
 
 _SESSION: Final = 1
 _MICROSECONDS: Final = 1_000_000
@@ -205,10 +207,12 @@ async def serve_alone(
     raise_open_files_limit()
     listeners = listen(host, port)
     backend = AloneBackend()
-    loop = ClientLoop(backend, listeners, limits)
+    reactor = Reactor(now_us=monotonic_us)
+    loop = ClientLoop(backend, listeners, reactor, limits)
     port = listeners[0].getsockname()[1]
     async with trio.open_nursery() as nursery:
         await nursery.start(backend.run)
         await nursery.start(loop.run)
+        nursery.start_soon(reactor.run)
         _log.info("serving alone", host=host, port=port)
         task_status.started(port)

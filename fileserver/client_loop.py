@@ -1,11 +1,11 @@
 """All client connections over sockets, served by one task.
 
 Theory of operation
-    A task per connection costs more than the requests do, so one task serves all sockets. It waits until its own poller
-    has something and then serves every ready socket in a *pass*: receive, parse, gather. What was gathered goes to
-    the backend as one batch of changes and one of reads, so batches grow with load by themselves. Whoever completes a
-    batch (often the task that applies the log) calls :meth:`ClientLoop.flush`, which sends each connection's replies
-    with one system call. Only a full socket is watched for room.
+    A task per connection costs more than the requests do, so one task serves all sockets: that of the reactor
+    (:mod:`raftnode.reactor`), which has the loop's poller for a source. Every ready socket is served in a *pass*:
+    receive, parse, gather. What was gathered goes to the backend as one batch of changes and one of reads, so batches
+    grow with load by themselves. Whoever completes a batch (often who applies the log) calls :meth:`ClientLoop.flush`,
+    which sends each connection's replies with one system call. Only a full socket is watched for room.
 
     Three smaller tasks go beside it: one takes up connections that were *blocked* (see :mod:`fileserver.connection`)
     and can go on after an answer, one makes long lists, one looks at the timeouts.
@@ -33,10 +33,10 @@ import trio
 
 from fileserver.backend import Backend
 from fileserver.connection import Connection
-from fileserver.polling import READABLE, WRITABLE, make_poller
 from fileserver.replies import TOO_MANY_CONNECTIONS
 from fileserver.service import LINGER_SECONDS, Limits, Service, TimedConnection
-from raftnode.giving_way import give_way
+from raftnode.polling import READABLE, WRITABLE, make_poller
+from raftnode.reactor import Reactor
 
 RECEIVE_BYTES: Final = 64 * 1024
 PASS_EVENTS: Final = 128
@@ -71,9 +71,15 @@ class SocketConnection(TimedConnection):
 class ClientLoop(Service):
     """Serves the clients of some listening sockets; see the module's docstring."""
 
-    def __init__(self, backend: Backend, listeners: Sequence[socket.socket], limits: Limits | None = None) -> None:
-        """Take listening sockets, which `run` closes in the end; nothing is started here."""
+    def __init__(
+        self, backend: Backend, listeners: Sequence[socket.socket], reactor: Reactor, limits: Limits | None = None
+    ) -> None:
+        """Take listening sockets, which `run` closes in the end; nothing is started here.
+
+        The passes are the reactor's, which somebody else must run.
+        """
         super().__init__(backend, limits or Limits(), self.flush)
+        self._reactor: Final = reactor
         self._listeners: Final = {listener.fileno(): listener for listener in listeners}
         self._connections: Final[dict[int, SocketConnection]] = {}
         self._poller = make_poller()
@@ -101,15 +107,11 @@ class ClientLoop(Service):
                 nursery.start_soon(self._serve_resumable)
                 nursery.start_soon(self._watch_time)
                 nursery.start_soon(self._accept_again)
+                self._reactor.add(self._poller.fileno(), self._serve_ready)
                 task_status.started()
-                while True:
-                    if self._unserved:
-                        await trio.lowlevel.checkpoint()
-                    else:
-                        await trio.lowlevel.wait_readable(self._poller.fileno())
-                        give_way()
-                    self._serve_ready()
+                await trio.sleep_forever()
         finally:
+            self._reactor.remove(self._poller.fileno())
             self._close_everything()
 
     async def stop(self, grace_seconds: float) -> None:

@@ -1,10 +1,14 @@
 """The backend of a server in a cluster: requests go through the node, replies come from the applied state.
 
 Theory of operation
-    A batch of changes becomes one submission of the node; when this server's own replica has applied it, its clients
-    are answered. A big content goes ahead in pieces, a few on their way at a time, and its command follows. A batch of
-    reads waits for a barrier of the node and is then evaluated against the store. Replies are sent once for all that a
-    turn of the node has applied (:attr:`ReplicatedBackend.flush_replies`).
+    Changes gather while a batch of them is under way, and become the next: one submission of the node. When this
+    server's own replica has applied it, its clients are answered, and only then, with the node's next turn, the next
+    batch goes: so whoever asks again at once is in it. Fewer and bigger batches cost less, since each costs a message
+    to every server and a flush; with two of them under way both would be half as big, and no sooner done.
+
+    A big content goes ahead in pieces, a few on their way at a time, and its command follows. A batch of reads waits
+    for a barrier of the node and is then evaluated against the store. Replies are sent once for all that a turn of the
+    node has applied (:attr:`ReplicatedBackend.flush_replies`).
 
     Nothing waits longer than `request_timeout`. A change that was never proposed by then is withdrawn and was not
     applied; of one that was proposed nobody can tell yet, and it is said so. (It stays proposed: its sequence number is
@@ -40,10 +44,8 @@ StartSoon: TypeAlias = Callable[[Task], None]
 
 PENDING_BYTES_MAX: Final = 256 << 20
 """Changes beyond this are refused as overload: so much waits for results already."""
-BATCHES_UNDER_WAY_MAX: Final = 2
-"""Batches that are submitted and not applied; changes that come meanwhile share the next one. More of them would be
-smaller, and each costs a message to every server and a flush."""
-GATHERED_BYTES_MAX: Final = 1 << 20
+GATHERED_BYTES_ENOUGH: Final = 64 << 10
+"""So much content is worth a batch of its own beside one that is under way; twice as much beside two, and so on."""
 PENDING_BATCHES_MAX: Final = 50_000
 PIECES_UNDER_WAY_MAX: Final = 16
 """Pieces of one big content that are submitted and not applied."""
@@ -83,7 +85,7 @@ class ReplicatedBackend:
         self._under_way = 0
         """Batches of changes that are submitted and not applied."""
         self._gathered: ChangeBatch | None = None
-        """What comes meanwhile."""
+        """What is to be the next."""
         self._gathered_until_us = 0
         self._has_news = False
         """Something was handed over in this pass."""
@@ -99,27 +101,31 @@ class ReplicatedBackend:
     # What a backend does
 
     def submit(self, batch: ChangeBatch) -> None:
-        """Have the changes replicated and applied: now, or together when an earlier batch has been."""
-        if self._gathered is not None and self._gathered.content_bytes < GATHERED_BYTES_MAX:
-            self._gathered.absorb(batch)
-        elif self._gathered is None and self._under_way >= BATCHES_UNDER_WAY_MAX:
+        """Have the changes replicated and applied, together with what else has gathered by the node's next turn."""
+        if self._gathered is None:
             self._gathered = batch
             self._gathered_until_us = self._now_us() + self._timeout_us
         else:
-            self._submit(batch, self._now_us() + self._timeout_us, wake=False)
+            self._gathered.absorb(batch)
+        if self._may_submit():
             self._has_news = True
 
-    def _submit(self, batch: ChangeBatch, give_up_at_us: int, *, wake: bool) -> None:
-        number = next(self._numbers)
-        submission = self._node.submit(encode_batch(batch.fields), partial(self._applied, number), wake=wake)
-        self._pending[number] = _Pending(batch, submission, give_up_at_us)
-        self._under_way += 1
-
-    def _submit_gathered(self) -> None:
+    def _may_submit(self) -> bool:
+        """Whether what has gathered is to go with the next turn."""
         gathered = self._gathered
-        if gathered is not None and self._under_way < BATCHES_UNDER_WAY_MAX:
+        return gathered is not None and (
+            not self._under_way or gathered.content_bytes >= GATHERED_BYTES_ENOUGH * self._under_way
+        )
+
+    def submit_gathered(self) -> None:
+        """Hand over to the node what has gathered, unless that is to wait. For the beginning of each of its turns."""
+        gathered = self._gathered
+        if gathered is not None and self._may_submit():
             self._gathered = None
-            self._submit(gathered, self._gathered_until_us, wake=True)
+            number = next(self._numbers)
+            submission = self._node.submit(encode_batch(gathered.fields), partial(self._applied, number), wake=False)
+            self._pending[number] = _Pending(gathered, submission, self._gathered_until_us)
+            self._under_way += 1
 
     def submit_upload(self, upload: Upload) -> None:
         """Have a change with a big content replicated and applied."""
@@ -206,7 +212,8 @@ class ReplicatedBackend:
         clock_us = self.store.clock_us
         while waiting and waiting[0][0] <= clock_us:
             heappop(waiting)[3](None)
-        self._submit_gathered()
+        if self._may_submit():
+            self._node.wake()
         self.flush_replies()
 
     def _applied(self, number: int, results: list[Result]) -> None:
@@ -238,7 +245,8 @@ class ReplicatedBackend:
         if self._gathered is not None and self._gathered_until_us <= now_us:
             self._gathered.failed(self._timed_out(applied_maybe=False))
             self._gathered = None
-        self._submit_gathered()
+        if self._may_submit():
+            self._node.wake()
         overdue = [waiter for waiter in self._waiting_for_clock if waiter[2] <= now_us]
         if overdue:
             self._waiting_for_clock = sorted(set(self._waiting_for_clock).difference(overdue))

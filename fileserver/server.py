@@ -26,6 +26,8 @@ from raftnode.filesystem import OsFileSystem
 from raftnode.hello import PROTOCOL_VERSION, Hello
 from raftnode.node import Node
 from raftnode.node_values import NodeOptions, Observer
+from raftnode.os_network import OsNetwork
+from raftnode.reactor import Reactor
 from raftnode.runtime import Runtime
 from raftnode.storage import Recovered, SnapshotCorrupt, Storage, StorageIdentity
 from raftnode.transport import Transport
@@ -88,14 +90,25 @@ async def _serve(
     storage, node, store = await _recover(config, server_id, directory, runtime)
     try:
         backend = ReplicatedBackend(config, server_id, node, store, runtime)
-        clients = ClientLoop(backend, listen(server.client.host, server.client.port), _limits(config))
+        reactor = Reactor(
+            now_us=runtime.now_us,
+            turn=node.turn,
+            deadline_us=node.deadline_us,
+            may_linger=lambda: not runtime.is_blocking,
+        )
+        node.driven_by(reactor.wake)
+        clients = ClientLoop(backend, listen(server.client.host, server.client.port), reactor, _limits(config))
         backend.flush_replies = clients.flush
         node.observer = Observer(
-            applied=backend.after_apply, leader_changed=lambda: _leader_changed(node), log=_log.info
+            turn_begins=backend.submit_gathered,
+            applied=backend.after_apply,
+            leader_changed=lambda: _leader_changed(node),
+            log=_log.info,
         )
         _tame_garbage_collection()
         async with trio.open_nursery() as nursery:
-            await nursery.start(run_node, node, _transport(config, server, node))
+            nursery.start_soon(reactor.run)
+            await nursery.start(run_node, node, _transport(config, server, node, reactor))
             backend.start_soon = nursery.start_soon
             nursery.start_soon(backend.watch)
             await nursery.start(clients.run)
@@ -171,7 +184,7 @@ def _node_options(config: ClusterConfig, server_id: int) -> NodeOptions:
     )
 
 
-def _transport(config: ClusterConfig, server: ServerConfig, node: Node) -> Transport:
+def _transport(config: ClusterConfig, server: ServerConfig, node: Node, reactor: Reactor) -> Transport:
     return Transport(
         identity=Hello(PROTOCOL_VERSION, config.cluster, server.server_id),
         listen=_link_address(server.peer),
@@ -180,6 +193,7 @@ def _transport(config: ClusterConfig, server: ServerConfig, node: Node) -> Trans
         delivered=node.act,
         on_connect=node.peer_connected,
         on_disconnect=node.peer_disconnected,
+        network=OsNetwork(reactor),
     )
 
 

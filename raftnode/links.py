@@ -12,6 +12,7 @@ four messages included; with a single link there is no difference. And its owner
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 RECEIVE_BYTES = 256 * 1024
@@ -130,9 +131,28 @@ class Poller(Protocol):
         """The same without waiting: there may be none."""
         ...
 
+    async def run(self, serve: Callable[[list[Any]], None]) -> None:
+        """Call ``serve`` with what ``wait`` would give, over and over, until cancelled."""
+        ...
+
     def close(self) -> None:
         """Watches nothing any more."""
         ...
+
+
+_PASSES_MAX = 4
+"""How often it is looked for more that has come, before other tasks get their turn."""
+
+
+async def serve_as_they_come(poller: Poller, serve: Callable[[list[Any]], None]) -> None:
+    """What :meth:`Poller.run` is, in the task that calls it."""
+    while True:
+        ready = await poller.wait()
+        # What has come while something was done about the first needn't wait for a turn of the scheduler.
+        for _ in range(_PASSES_MAX):
+            serve(ready)
+            if not (ready := poller.ready_now()):
+                break
 
 
 class Network(Protocol):

@@ -18,7 +18,7 @@ Faults are set for a direction from one host to another, and hold for links that
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from math import inf
 from random import Random
 from typing import Any
@@ -27,7 +27,7 @@ import attrs
 import trio
 
 from raftnode.frames import FRAME_BYTES_MAX, HEAD_BYTES, parse_head
-from raftnode.links import RECEIVE_BYTES, Address, Link
+from raftnode.links import RECEIVE_BYTES, Address, Link, serve_as_they_come
 
 PIPE_BYTES_MAX = 4 * 1024 * 1024
 """How many bytes may be under way in one direction of a link."""
@@ -304,6 +304,10 @@ class MemoryPoller:
         """See :class:`raftnode.links.Poller`."""
         now = trio.current_time()
         return [token for link, token in self._tokens.items() if link.incoming.next_arrival() <= now]
+
+    async def run(self, serve: Callable[[list[Any]], None]) -> None:
+        """See :class:`raftnode.links.Poller`."""
+        await serve_as_they_come(self, serve)
 
     def close(self) -> None:
         """See :class:`raftnode.links.Poller`."""

@@ -111,7 +111,7 @@ class Node:
         self._barriers = Barriers()
         self._saved_readies: list[Ready] = []
         """On disk by now, and not spoken of yet."""
-        self._saver = Saver(storage, self._saved_readies.append, self._wake, self._disk_is_full, runtime)
+        self._saver = Saver(storage, self._saved_readies.append, self.wake, self._disk_is_full, runtime)
         self._flags_of: dict[int, Flag] = {}
         """What the other servers said of themselves last."""
         self._snapshots = SnapshotKeeper(
@@ -132,6 +132,8 @@ class Node:
         self._work = self._signal()
         self._sleeps_until_us = 0
         """When the driver wakes by itself."""
+        self._wake_driver: Callable[[], None] | None = None
+        """Says to whoever drives this node that a turn is due; None when the node's own task does."""
         self._followed: tuple[int | None, int] = (None, 0)
         """The leader and the term that were last seen."""
         self._barrier_asked_of: tuple[int | None, int] = self._followed
@@ -144,11 +146,14 @@ class Node:
     def _step(self, event: Event) -> None:
         """Step an event of this server's own between turns; the next turn does what follows."""
         self.raft.step(event, self._now_us())
-        self._work.set()
+        self.wake()
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
         """Have the driver take a turn."""
-        self._work.set()
+        if self._wake_driver is None:
+            self._work.set()
+        else:
+            self._wake_driver()
 
     def _say(self, event: str, **details: object) -> None:
         self.observer.log(event, **details)
@@ -170,7 +175,7 @@ class Node:
         submission = Submission(payload, lane, done)
         self._proposer.submissions.add(submission)
         if wake:
-            self._work.set()
+            self.wake()
         return submission
 
     def withdraw(self, submission: Submission) -> bool:
@@ -184,16 +189,19 @@ class Node:
         """
         self._barriers.add(passed)
         if wake:
-            self._work.set()
+            self.wake()
 
     def act(self) -> None:
         """Take a turn now, in the caller's task, for what it has brought: waking the driver for it would cost more.
 
-        Callbacks may come from inside; they must not call this.
+        Callbacks may come from inside; they must not call this. Where somebody else drives, a turn is wanted of them.
         """
-        self._turn()
-        if self._deadline_us() < self._sleeps_until_us:
-            self._work.set()
+        if self._wake_driver is not None:
+            self._wake_driver()
+            return
+        self.turn()
+        if self.deadline_us() < self._sleeps_until_us:
+            self.wake()
 
     @property
     def refuses_changes(self) -> bool:
@@ -224,7 +232,7 @@ class Node:
     def deliver(self, sender: int, messages: list[bytes]) -> None:
         """Messages have come; the driver is woken."""
         self._inbox.append((sender, messages))
-        self._work.set()
+        self.wake()
 
     def put_into_inbox(self, sender: int, messages: list[bytes]) -> None:
         """Messages have come, and :meth:`act` will be called."""
@@ -233,7 +241,7 @@ class Node:
     def peer_connected(self, server_id: int) -> None:
         """A new connection to a server was made; what was on its way on the old one may be lost."""
         self._connected_again.append(server_id)
-        self._work.set()
+        self.wake()
 
     def peer_disconnected(self, server_id: int) -> None:
         """A connection to or from a server broke."""
@@ -258,6 +266,13 @@ class Node:
             self._drive,
         )
 
+    def driven_by(self, wake: Callable[[], None]) -> None:
+        """Have somebody else take the turns: :meth:`turn` after each call of ``wake``, and when it is ``deadline_us``.
+
+        To be called before the node runs.
+        """
+        self._wake_driver = wake
+
     async def hand_over(self, timeout_seconds: float) -> None:
         """Before a stop: have another server lead, if this one does; wait until it does or the time is up."""
         if not self.raft.is_leader:
@@ -267,32 +282,33 @@ class Node:
         await self._runtime.wait_until(self._another_leads, self._now_us() + round(timeout_seconds * 1e6))
 
     async def _drive(self) -> None:
-        while True:
-            self._sleeps_until_us = self._deadline_us()
+        while self._wake_driver is None:
+            self._sleeps_until_us = self.deadline_us()
             await self._runtime.wait_until(self._work, self._sleeps_until_us)
             self._work = self._signal()
-            self._turn()
+            self.turn()
 
-    def _deadline_us(self) -> int:
+    def deadline_us(self) -> int:
         """When there will be something to do though nothing comes."""
         deadline_us = self._proposer.deadline_us(self._now_us())
         return self.raft.deadline_us if deadline_us is None else min(self.raft.deadline_us, deadline_us)
 
-    def _turn(self) -> None:
-        """Take all that has come, and do all that follows from it."""
+    def turn(self) -> None:
+        """Take all that has come, and do all that follows from it. For the driver."""
         now_us = self._now_us()
+        self.observer.turn_begins()
         self._take_inbox(now_us)
         self._notice_leader()
         self._proposer.propose(now_us)
-        self._begin_barrier(now_us)
+        if self._barriers.wants_number:
+            self._begin_barrier(now_us)
         self._carry_out(self.raft.ready())
         while self._saved_readies:
             self._take_saved(now_us)
             self._carry_out(self.raft.ready())
-        self._apply_committed()
-        if self._proposer.has_more:
+        if self._apply_committed() and self._proposer.has_more:
             # What was applied has made room for more, or opened the session that it waits for.
-            self._work.set()
+            self.wake()
         self._room.check()
 
     def _take_inbox(self, now_us: int) -> None:
@@ -308,7 +324,8 @@ class Node:
                 self._receive(sender, data, now_us)
         if now_us >= raft.deadline_us:
             raft.step(Timeout(), now_us)
-        self._take_saved(now_us)
+        if self._saved_readies:
+            self._take_saved(now_us)
 
     def _receive(self, sender: int, data: bytes, now_us: int) -> None:
         try:
@@ -345,7 +362,8 @@ class Node:
     # Carrying out a ready value
 
     def _carry_out(self, ready: Ready) -> None:
-        self._send(ready.messages)
+        if ready.messages:
+            self._send(ready.messages)
         for chunk in ready.chunks_to_send:
             self._send_chunk(chunk)
         for run in ready.runs:
@@ -358,7 +376,7 @@ class Node:
             self._barriers.confirmed(confirmed.barrier, confirmed.read_index)
         if (ready.barriers or (ready.barriers_failed and self._may_ask_at_once())) and self._barriers.wants_number:
             # What gathered meanwhile can ask for its barrier now.
-            self._work.set()
+            self.wake()
 
     def _may_ask_at_once(self) -> bool:
         """Whether there is another leader than the one that a barrier was asked of and failed.
@@ -371,12 +389,11 @@ class Node:
 
     def _take_saved(self, now_us: int) -> None:
         """What is on disk may be spoken of, and counts."""
-        if not self._saved_readies:
-            return
         saved = self._saved_readies[:]
         self._saved_readies.clear()
         for ready in saved:
-            self._send(ready.messages_after_save)
+            if ready.messages_after_save:
+                self._send(ready.messages_after_save)
             if ready.must_save:
                 run = ready.runs[-1] if ready.runs else None
                 term, index = (run.term, run.last_index) if run is not None else (0, 0)
@@ -424,13 +441,13 @@ class Node:
 
     # Applying
 
-    def _apply_committed(self) -> None:
-        """Apply what is committed, for a few milliseconds at most, and answer whoever waits for it."""
+    def _apply_committed(self) -> bool:
+        """Apply what is committed, for a few milliseconds at most, and answer who waits. False if nothing was."""
         raft, replica, proposer = self.raft, self.replica, self._proposer
         if self._snapshots.installing or not (
             replica.applied_index < raft.commit_index or self._barriers.is_confirmed_up_to(replica.applied_index)
         ):
-            return
+            return False
         now_us = self._now_us()
         until_us = now_us + APPLY_SLICE_US
         while replica.applied_index < raft.commit_index:
@@ -442,12 +459,13 @@ class Node:
                 if outcome is not None:
                     proposer.applied(outcome, now_us)
             if replica.applied_index < raft.commit_index and self._now_us() >= until_us:
-                self._work.set()
+                self.wake()
                 break
         self.clock.observe(replica.clock_us)
         self._barriers.release(replica.applied_index)
         self.observer.applied()
         self._snapshots.check()
+        return True
 
     async def _keep_clock(self) -> None:
         while True:

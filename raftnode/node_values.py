@@ -65,6 +65,8 @@ def _say_nothing(_event: str, **_details: object) -> None:
 class Observer:
     """Calls that a node makes so that others can follow what it does; all of them return at once."""
 
+    turn_begins: Callable[[], None] = _nothing
+    """The node is about to look at what it was given: whoever has gathered something for it submits that now."""
     applied: Callable[[], None] = _nothing
     """Entries were applied, or reads let pass: replies can be sent."""
     leader_changed: Callable[[], None] = _nothing

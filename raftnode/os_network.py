@@ -7,17 +7,17 @@ task waits.
 
 from __future__ import annotations
 
-import select
-import selectors
 import socket
-import sys
+from collections.abc import Callable
 from typing import Any
 
 import attrs
 import trio
 
+from raftnode import polling
 from raftnode.giving_way import give_way
-from raftnode.links import RECEIVE_BYTES, Address, Link, Poller
+from raftnode.links import RECEIVE_BYTES, Address, Link, Poller, serve_as_they_come
+from raftnode.reactor import Reactor
 
 UNSENT_BYTES_MAX = 512 * 1024
 """About how much a link's send buffer holds that has not gone out yet, where the system lets us say so. It is what an
@@ -27,6 +27,8 @@ DEAD_AFTER_MS = 10_000
 long partition sleeps on for minutes after the partition has healed."""
 
 _BACKLOG = 128
+_READY_MAX = 1024
+"""How many ready links are named at once; others follow."""
 
 # Shared by all links: what was received is copied out at once. A fresh buffer for each call costs five times as much.
 _receive_buffer = bytearray(RECEIVE_BYTES)
@@ -132,40 +134,57 @@ class OsListener:
             self._socket.close()
 
 
-class SelectorPoller:
-    """Many sockets behind one selector, whose file descriptor Trio waits on."""
+class OsPoller:
+    """Many sockets behind one poller: a source of a reactor, or with a task of its own that waits by Trio."""
 
-    __slots__ = ("_selector",)
+    __slots__ = ("_poller", "_reactor", "_tokens")
 
-    def __init__(self) -> None:
-        # Not just any selector: this needs one that is itself a file descriptor, as epoll's and kqueue's are.
-        self._selector = selectors.DefaultSelector()
+    def __init__(self, poller: polling.Poller, reactor: Reactor | None = None) -> None:
+        self._poller = poller
+        self._reactor = reactor
+        self._tokens: dict[int, Any] = {}
+        """By file descriptor."""
 
     def add(self, link: Link, token: Any) -> None:
         """See :class:`raftnode.links.Poller`."""
         assert isinstance(link, OsLink)
-        self._selector.register(link, selectors.EVENT_READ, token)
+        self._poller.register(link.fileno(), polling.READABLE)
+        self._tokens[link.fileno()] = token
 
     def remove(self, link: Link) -> None:
         """See :class:`raftnode.links.Poller`."""
         assert isinstance(link, OsLink)
-        self._selector.unregister(link)
+        self._poller.unregister(link.fileno())
+        del self._tokens[link.fileno()]
 
     async def wait(self) -> list[Any]:
         """See :class:`raftnode.links.Poller`."""
         while True:
-            await trio.lowlevel.wait_readable(self._selector.fileno())
+            await trio.lowlevel.wait_readable(self._poller.fileno())
             give_way()
             if ready := self.ready_now():
                 return ready
 
     def ready_now(self) -> list[Any]:
         """See :class:`raftnode.links.Poller`."""
-        return [key.data for key, _ in self._selector.select(0)]
+        tokens = self._tokens
+        return [tokens[descriptor] for descriptor, _ in self._poller.poll(0, _READY_MAX)]
+
+    async def run(self, serve: Callable[[list[Any]], None]) -> None:
+        """See :class:`raftnode.links.Poller`."""
+        if self._reactor is None:
+            await serve_as_they_come(self, serve)
+        else:
+            descriptor = self._poller.fileno()
+            self._reactor.add(descriptor, lambda: serve(self.ready_now()))
+            try:
+                await trio.sleep_forever()
+            finally:
+                self._reactor.remove(descriptor)
 
     def close(self) -> None:
         """See :class:`raftnode.links.Poller`."""
-        self._selector.close()
+        self._poller.close()
 
 
 async def _look_up(address: Address) -> list[tuple[Any, ...]]:
@@ -176,49 +195,12 @@ async def _look_up(address: Address) -> list[tuple[Any, ...]]:
         raise OSError(f"{address.host!r} can't be a host's name") from why
 
 
-class EpollPoller:
-    """The same for Linux without the selectors module, which adds a tenth to the cost of every wake-up."""
-
-    __slots__ = ("_epoll", "_tokens")
-
-    def __init__(self) -> None:
-        self._epoll = select.epoll()
-        self._tokens: dict[int, Any] = {}
-        """By file descriptor."""
-
-    def add(self, link: Link, token: Any) -> None:
-        """See :class:`raftnode.links.Poller`."""
-        assert isinstance(link, OsLink)
-        self._epoll.register(link.fileno(), select.EPOLLIN)
-        self._tokens[link.fileno()] = token
-
-    def remove(self, link: Link) -> None:
-        """See :class:`raftnode.links.Poller`."""
-        assert isinstance(link, OsLink)
-        self._epoll.unregister(link.fileno())
-        del self._tokens[link.fileno()]
-
-    async def wait(self) -> list[Any]:
-        """See :class:`raftnode.links.Poller`."""
-        while True:
-            await trio.lowlevel.wait_readable(self._epoll.fileno())
-            give_way()
-            if ready := self.ready_now():
-                return ready
-
-    def ready_now(self) -> list[Any]:
-        """See :class:`raftnode.links.Poller`."""
-        tokens = self._tokens
-        return [tokens[descriptor] for descriptor, _ in self._epoll.poll(0)]
-
-    def close(self) -> None:
-        """See :class:`raftnode.links.Poller`."""
-        self._epoll.close()
-
-
 @attrs.frozen(slots=True)
 class OsNetwork:
     """TCP over IPv4 and IPv6."""
+
+    reactor: Reactor | None = None
+    """What serves the links, if they have no task of their own."""
 
     async def dial(self, address: Address) -> Link:
         """Tries each address of the host in turn. See :class:`raftnode.links.Network`."""
@@ -248,4 +230,4 @@ class OsNetwork:
 
     def open_poller(self) -> Poller:
         """See :class:`raftnode.links.Network`."""
-        return EpollPoller() if sys.platform == "linux" else SelectorPoller()
+        return OsPoller(polling.make_poller(), self.reactor)

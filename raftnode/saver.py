@@ -24,7 +24,7 @@ from raftnode.storage import Storage
 from statemachine.events import EntriesRun, HardState
 from statemachine.ready import ChunkReceived, Ready
 
-IN_PLACE_BYTES_MAX = 256 << 10
+IN_PLACE_BYTES_MAX = 1 << 20
 FOLLOWER_PATIENCE_US = 10_000
 LEADER_PATIENCE_US = 3_000
 """How long small saves may take on average to be made in place. A follower has little else to do; a leader could

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from random import Random
+from typing import Any
 
 import attrs
 import structlog
@@ -50,8 +51,6 @@ _log = structlog.get_logger("raftnode.transport")
 _PUMP_BYTES_MAX = 1024 * 1024
 """Most bytes sent to one peer before others get their turn: less than a millisecond's worth."""
 _COMPLAINTS_MAX = 256
-_PASSES_MAX = 4
-"""How often it is looked for more that has come, before other tasks get their turn."""
 
 
 @attrs.frozen(slots=True, kw_only=True)
@@ -440,20 +439,21 @@ class Transport:
         incoming.peer.incoming = None
 
     async def _receive_from_all(self) -> None:
+        if self.before_receive is None:
+            await self._poller.run(self._serve)
+            return
         while True:
-            if self.before_receive is not None:
-                await self.before_receive()
-            ready = await self._poller.wait()
-            # What has come while something was done about the first needn't wait for a turn of the scheduler.
-            for _ in range(_PASSES_MAX):
-                for token in ready:
-                    if type(token) is _Incoming:
-                        self._receive_from(token)
-                    else:
-                        self._look_after(token)
-                self.delivered()
-                if self.before_receive is not None or not (ready := self._poller.ready_now()):
-                    break
+            await self.before_receive()
+            self._serve(await self._poller.wait())
+
+    def _serve(self, ready: list[Any]) -> None:
+        """Take what has come on these connections."""
+        for token in ready:
+            if type(token) is _Incoming:
+                self._receive_from(token)
+            else:
+                self._look_after(token)
+        self.delivered()
 
     def _receive_from(self, incoming: _Incoming) -> None:
         peer = incoming.peer

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import trio
 
@@ -36,7 +36,21 @@ class TrioRuntime:
         self.now_us: Callable[[], int] = lambda: round(read() * 1_000_000)
         """See :func:`monotonic_us`; the clock, which is read often, is found once."""
         self.signal: Callable[[], Signal] = trio.Event
-        self.run_blocking = run_blocking
+        self._run_blocking = run_blocking
+        self._blocking_calls = 0
+
+    @property
+    def is_blocking(self) -> bool:
+        """Whether a blocking call is under way."""
+        return self._blocking_calls > 0
+
+    async def run_blocking(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """See Runtime."""
+        self._blocking_calls += 1
+        try:
+            return await self._run_blocking(function, *arguments)
+        finally:
+            self._blocking_calls -= 1
 
     async def sleep(self, microseconds: int) -> None:
         """See Runtime."""

@@ -37,7 +37,7 @@ from fileserver.bench.cpu import CpuMeter
 from fileserver.bench.load import Kind, Load, NotAReply, Request, end_of_reply, filling, first_word, is_good, prepared
 from fileserver.bench.outcome import INTERVAL_US, Interval, Outcome
 from fileserver.config import Address
-from fileserver.polling import READABLE, WRITABLE, make_poller
+from raftnode.polling import READABLE, WRITABLE, make_poller
 
 CONNECT_SECONDS = 5.0
 DRAIN_SECONDS = 20.0

@@ -40,8 +40,9 @@ class WatchedNode(Node):
 
     world: World
 
-    def _turn(self) -> None:
-        super()._turn()
+    def turn(self) -> None:
+        """See Node."""
+        super().turn()
         self.world.checker.stepped(self.raft)
         self.world.ledger.stepped(self.raft)
 
@@ -280,6 +281,7 @@ class SimulatedServer:
         self.backend.start_soon = self.runtime.start
         self.backend.flush_replies = self._flush
         self.node.observer = Observer(
+            turn_begins=self.backend.submit_gathered,
             applied=self.backend.after_apply,
             leader_changed=lambda: world.follows_another(self),
             log=lambda event, **details: world.said(self, event, details),

@@ -94,8 +94,8 @@ def failing(error: BaseException) -> type[WatchedNode]:
     class Failing(WatchedNode):
         turns = 0
 
-        def _turn(self) -> None:
-            super()._turn()
+        def turn(self) -> None:
+            super().turn()
             type(self).turns += 1
             if self.turns == 40:
                 raise error

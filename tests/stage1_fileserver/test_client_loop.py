@@ -18,9 +18,12 @@ from fileserver.alone import AloneBackend, listen
 from fileserver.backend import Backend, Failure, FailureKind
 from fileserver.client_loop import ClientLoop
 from fileserver.commands import WRITE
-from fileserver.polling import SelectorPoller, make_poller
 from fileserver.records import PART_BYTES
 from fileserver.service import Limits, raise_open_files_limit
+from raftnode import reactor
+from raftnode.polling import SelectorPoller, make_poller
+from raftnode.reactor import Reactor
+from raftnode.trio_runtime import monotonic_us
 from tests.stage1_fileserver.fake_backend import ManualBackend
 from tests.stage1_fileserver.protocol_client import ProtocolClient, close_clients, connect
 
@@ -33,6 +36,7 @@ QUICK = Limits(request_progress_timeout_seconds=0.2, max_connections=100)
 @pytest.fixture(params=[make_poller, SelectorPoller], ids=["best poller", "portable poller"])
 def _poller(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client_loop, "make_poller", request.param)
+    monkeypatch.setattr(reactor, "make_poller", request.param)
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +49,8 @@ class Server:
     """A client loop under test, with its port."""
 
     def __init__(self, backend: Backend, listeners: list[socket.socket], limits: Limits = LIMITS) -> None:
-        self.loop = ClientLoop(backend, listeners, limits)
+        self.reactor = Reactor(now_us=monotonic_us)
+        self.loop = ClientLoop(backend, listeners, self.reactor, limits)
         self.port = listeners[0].getsockname()[1]
 
     async def connect(self) -> ProtocolClient:
@@ -77,6 +82,7 @@ async def alone(nursery: trio.Nursery) -> Server:
 
 async def start(nursery: trio.Nursery, backend: Backend, limits: Limits = LIMITS) -> Server:
     server = Server(backend, listen("127.0.0.1", 0), limits)
+    nursery.start_soon(server.reactor.run)
     await nursery.start(server.loop.run)
     return server
 
@@ -361,6 +367,7 @@ async def test_running_out_of_files_is_a_pause(nursery: trio.Nursery) -> None:
     backend = AloneBackend()
     await nursery.start(backend.run)
     server = Server(backend, [scarce])
+    nursery.start_soon(server.reactor.run)
     await nursery.start(server.loop.run)
     client = await server.connect()
     with trio.fail_after(30):
@@ -403,6 +410,7 @@ async def test_cancelling_closes_every_socket(manual: ManualBackend) -> None:
     listeners = listen("127.0.0.1", 0)
     server = Server(manual, listeners)
     async with trio.open_nursery() as nursery:
+        nursery.start_soon(server.reactor.run)
         await nursery.start(server.loop.run)
         client = await server.connect()
         await server.until(lambda: server.loop.connections == 1)

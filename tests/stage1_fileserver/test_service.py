@@ -7,8 +7,8 @@ import socket
 
 import pytest
 
-from fileserver.polling import READABLE, WRITABLE, Poller, SelectorPoller, make_poller
 from fileserver.service import Limits, max_connections_default, raise_open_files_limit
+from raftnode.polling import READABLE, WRITABLE, Poller, SelectorPoller, make_poller
 
 
 @pytest.mark.parametrize(("limit", "connections"), [(1024, 960), (64, 32), (10, 5), (100_000, 99_936)])

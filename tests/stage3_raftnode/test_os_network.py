@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import errno
-import sys
 from collections.abc import Awaitable, Callable
 
 import pytest
 import trio
 
+from raftnode import polling
 from raftnode.frames import MESSAGE_BYTES_MAX
-from raftnode.links import Address, Poller
-from raftnode.os_network import OsNetwork, SelectorPoller
+from raftnode.links import Address
+from raftnode.os_network import OsNetwork, OsPoller
+from raftnode.polling import SelectorPoller, make_poller
 from tests.stage3_raftnode.transports import start_on_ports
 
 LOCAL = Address("127.0.0.1", 0)
@@ -129,22 +130,15 @@ async def test_who_cannot_be_reached_is_an_error() -> None:
         await OsNetwork().dial(Address("x" * 100 + ".example", 80))
 
 
-POLLERS: list[Callable[[], Poller]] = [SelectorPoller]
-if sys.platform == "linux":
-    from raftnode.os_network import EpollPoller
-
-    POLLERS.append(EpollPoller)
-
-
-@pytest.mark.parametrize("open_poller", POLLERS)
-async def test_a_poller_names_the_links_that_have_data(open_poller: Callable[[], Poller]) -> None:
+@pytest.mark.parametrize("make", [make_poller, SelectorPoller], ids=["best poller", "portable poller"])
+async def test_a_poller_names_the_links_that_have_data(make: Callable[[], polling.Poller]) -> None:
     network = OsNetwork()
     listener = await network.listen(LOCAL)
     ends = []
     for _ in range(3):
         dialled = await network.dial(listener.address)
         ends.append((dialled, await listener.accept()))
-    poller = open_poller()
+    poller = OsPoller(make())
     for number, (_, accepted) in enumerate(ends):
         poller.add(accepted, number)
         assert accepted.remote == "127.0.0.1"
