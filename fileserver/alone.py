@@ -210,9 +210,12 @@ async def serve_alone(
     reactor = Reactor(now_us=monotonic_us)
     loop = ClientLoop(backend, listeners, reactor, limits)
     port = listeners[0].getsockname()[1]
-    async with trio.open_nursery() as nursery:
-        await nursery.start(backend.run)
-        await nursery.start(loop.run)
-        nursery.start_soon(reactor.run)
-        _log.info("serving alone", host=host, port=port)
-        task_status.started(port)
+    try:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(backend.run)
+            await nursery.start(loop.run)
+            nursery.start_soon(reactor.run)
+            _log.info("serving alone", host=host, port=port)
+            task_status.started(port)
+    finally:
+        reactor.close()

@@ -88,15 +88,12 @@ async def _serve(
     started_at = trio.current_time()
     runtime = TrioRuntime()
     storage, node, store = await _recover(config, server_id, directory, runtime)
+    reactor = Reactor(
+        now_us=runtime.now_us, turn=node.turn, deadline_us=node.deadline_us, may_linger=lambda: not runtime.is_blocking
+    )
+    node.driven_by(reactor.wake)
     try:
         backend = ReplicatedBackend(config, server_id, node, store, runtime)
-        reactor = Reactor(
-            now_us=runtime.now_us,
-            turn=node.turn,
-            deadline_us=node.deadline_us,
-            may_linger=lambda: not runtime.is_blocking,
-        )
-        node.driven_by(reactor.wake)
         clients = ClientLoop(backend, listen(server.client.host, server.client.port), reactor, _limits(config))
         backend.flush_replies = clients.flush
         node.observer = Observer(
@@ -120,6 +117,7 @@ async def _serve(
             await clients.stop(ANSWER_SECONDS)
             nursery.cancel_scope.cancel()
     finally:
+        reactor.close()
         storage.close()
 
 

@@ -195,7 +195,7 @@ def _repair_segment(
         if end is None:
             break
         chain = FRAME_HEAD.unpack_from(content, offset)[1]
-        sequence += 1
+        sequence = (sequence + 1) % (1 << 64)
         offset = end
     return chain, sequence, offset
 
