@@ -74,6 +74,7 @@ class ReplicatedBackend:
         """Starts a task beside `watch`; to be set before anything is submitted."""
         self.flush_replies: Callable[[], None] = _nothing
         """Sends the replies of all connections that have some."""
+        self.gathered_bytes_enough = GATHERED_BYTES_ENOUGH
         self._config = config
         self._server_id = server_id
         self._node = node
@@ -114,7 +115,7 @@ class ReplicatedBackend:
         """Whether what has gathered is to go with the next turn."""
         gathered = self._gathered
         return gathered is not None and (
-            not self._under_way or gathered.content_bytes >= GATHERED_BYTES_ENOUGH * self._under_way
+            not self._under_way or gathered.content_bytes >= self.gathered_bytes_enough * self._under_way
         )
 
     def submit_gathered(self) -> None:

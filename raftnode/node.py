@@ -111,7 +111,9 @@ class Node:
         self._barriers = Barriers()
         self._saved_readies: list[Ready] = []
         """On disk by now, and not spoken of yet."""
-        self._saver = Saver(storage, self._saved_readies.append, self.wake, self._disk_is_full, runtime)
+        self._saver = Saver(
+            storage, self._saved_readies.append, self.wake, self._disk_is_full, options.in_place_bytes_max, runtime
+        )
         self._flags_of: dict[int, Flag] = {}
         """What the other servers said of themselves last."""
         self._snapshots = SnapshotKeeper(

@@ -43,6 +43,8 @@ class NodeOptions:
     raft: Options = attrs.field(factory=Options)
     snapshot_log_bytes: int = 64 << 20
     """So many bytes of entries lead to a snapshot."""
+    in_place_bytes_max: int = 1 << 20
+    """Saves of fewer bytes of entries are made without a thread while the disk is quick; 0: all in a thread."""
 
 
 @attrs.frozen(slots=True)

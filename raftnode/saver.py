@@ -1,7 +1,7 @@
 """Carrying out what ready values tell to save: one flush a batch, while the next batch gathers.
 
-A flush on a quick disk takes a few hundred microseconds and a hop to a thread and back nearly a hundred, so small
-saves are made in place as long as the disk is quick. A big save, a disk that has been slow, a received
+A flush on a quick disk takes a few hundred microseconds and a hop to a thread and back nearly a hundred, so saves
+of moderate size are made in place as long as the disk is quick. A big save, a disk that has been slow, a received
 snapshot: those go to a worker thread, and what comes meanwhile is saved together in one flush after it. So a slow
 disk costs latency but stops neither heartbeats nor other connections.
 
@@ -24,7 +24,6 @@ from raftnode.storage import Storage
 from statemachine.events import EntriesRun, HardState
 from statemachine.ready import ChunkReceived, Ready
 
-IN_PLACE_BYTES_MAX = 1 << 20
 FOLLOWER_PATIENCE_US = 10_000
 LEADER_PATIENCE_US = 3_000
 """How long small saves may take on average to be made in place. A follower has little else to do; a leader could
@@ -58,6 +57,7 @@ class Saver:
         saved: Callable[[Ready], None],
         wake: Callable[[], None],
         disk_is_full: Callable[[str], None],
+        in_place_bytes_max: int,
         runtime: Runtime,
     ) -> None:
         """Begin with nothing to save.
@@ -69,6 +69,7 @@ class Saver:
         self._saved = saved
         self._wake = wake
         self._disk_is_full = disk_is_full
+        self._in_place_bytes_max = in_place_bytes_max
         self._runtime = runtime
         self._now_us = runtime.now_us
         self._speed = DiskSpeed()
@@ -133,7 +134,7 @@ class Saver:
     def _may_save_in_place(self, ready: Ready, patience_us: float) -> bool:
         if self._speed.is_slower_than(patience_us) or ready.log_reset is not None or ready.chunks_received:
             return False
-        return sum([sum(map(len, run.entries)) for run in ready.runs]) <= IN_PLACE_BYTES_MAX
+        return sum([sum(map(len, run.entries)) for run in ready.runs]) < self._in_place_bytes_max
 
     def _save_in_place(self, ready: Ready) -> None:
         begun_us = self._now_us()

@@ -56,6 +56,10 @@ class RunOptions:
     survivals: tuple[Survival, ...]
     segment_bytes: int | None = None
     """Of the log's files; None: as real servers have them, which is more than a run fills."""
+    in_place_bytes_max: int = 1 << 20
+    """Saves from this size on are made in a thread, on quick disks too."""
+    gathered_bytes_enough: int = 64 << 10
+    """So much that has gathered doesn't wait for the batch of changes that is under way."""
 
     @classmethod
     def draw(cls, dice: Random) -> RunOptions:
@@ -88,4 +92,6 @@ class RunOptions:
             notices_crashes=dice.choice((0.0, 0.5, 1.0)),
             survivals=dice.choice(((Survival.NOTHING,), (Survival.RANDOM,), tuple(Survival))),
             segment_bytes=dice.choice((1_000, 4_000, 30_000, None)),
+            in_place_bytes_max=dice.choice((0, 500, 1 << 20)),
+            gathered_bytes_enough=dice.choice((1, 100, 64 << 10)),
         )

@@ -261,6 +261,7 @@ class SimulatedServer:
                         configuration=Configuration(frozenset(world.servers)),
                         raft=world.options.raft,
                         snapshot_log_bytes=world.options.snapshot_log_bytes,
+                        in_place_bytes_max=world.options.in_place_bytes_max,
                     ),
                     self.storage,
                     recovered,
@@ -280,6 +281,7 @@ class SimulatedServer:
         self.backend = ReplicatedBackend(world.config, self.server_id, self.node, self.store, self.runtime)
         self.backend.start_soon = self.runtime.start
         self.backend.flush_replies = self._flush
+        self.backend.gathered_bytes_enough = world.options.gathered_bytes_enough
         self.node.observer = Observer(
             turn_begins=self.backend.submit_gathered,
             applied=self.backend.after_apply,

@@ -177,6 +177,8 @@ SETTINGS: Mapping[str, Setting] = {
         Setting("request-timeout-us", _Part.OPTIONS, "request_timeout_us", _TIME),
         Setting("snapshot-log-bytes", _Part.OPTIONS, "snapshot_log_bytes", _SIZE),
         Setting("segment-bytes", _Part.OPTIONS, "segment_bytes", _WholeOrNone(500, 1 << 30)),
+        Setting("in-place-bytes", _Part.OPTIONS, "in_place_bytes_max", _Whole(0, 1 << 40)),
+        Setting("gathered-bytes", _Part.OPTIONS, "gathered_bytes_enough", _SIZE),
         Setting("heartbeat-us", _Part.RAFT, "heartbeat_us", _TIME),
         Setting("election-us-min", _Part.RAFT, "election_timeout_us_min", _TIME),
         Setting("election-us-max", _Part.RAFT, "election_timeout_us_max", _TIME),

@@ -140,6 +140,7 @@ class Server:
             configuration=Configuration(frozenset(cluster.servers)),
             raft=cluster.raft,
             snapshot_log_bytes=cluster.snapshot_log_bytes,
+            in_place_bytes_max=cluster.in_place_bytes_max,
         )
         observer = Observer(applied=cluster.something_happened, leader_changed=self._leader_changed, log=self._say)
         runtime = TrioRuntime(self.run_blocking)
@@ -255,6 +256,7 @@ class Cluster:
     size: int = 5
     seed: int = 0
     snapshot_log_bytes: int = 64 << 20
+    in_place_bytes_max: int = 1 << 20
     raft: Options = attrs.Factory(Options)
     network: MemoryNetwork = attrs.field(init=False)
     dice: Random = attrs.field(init=False)

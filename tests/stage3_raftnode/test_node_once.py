@@ -9,7 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from raftnode import proposer, saver
+from raftnode import proposer
 from statemachine.roles import Options
 from tests.stage3_raftnode.clusters import Cluster, Server, T, numbered, open_cluster
 
@@ -125,9 +125,7 @@ DOWN_MAX = 2
 
 @pytest.mark.parametrize("in_threads", [True, False])
 @pytest.mark.parametrize("seed", range(6))
-async def test_random_faults(
-    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, seed: int, *, in_threads: bool
-) -> None:
+async def test_random_faults(autojump_clock: MockClock, seed: int, *, in_threads: bool) -> None:
     """Kills, power cuts, partitions, loss, delay, handing over, with small snapshots, changes and reads all through.
 
     With saves in place, or all of them in threads that take a random time.
@@ -135,7 +133,7 @@ async def test_random_faults(
     raft = Options(snapshot_chunk_bytes=2000)
     async with open_cluster(start=False, seed=seed, snapshot_log_bytes=3000, raft=raft) as cluster:
         if in_threads:
-            monkeypatch.setattr(saver, "IN_PLACE_BYTES_MAX", -1)
+            cluster.in_place_bytes_max = 0
             for server in cluster.servers.values():
                 server.run_blocking = in_random_time(cluster)
         await cluster.start()

@@ -86,12 +86,13 @@ BUGS: Final[tuple[Bug, ...]] = (
         "version-used-again-after-a-delete",
         "versions come from one counter",
         "Versions count by file, and begin anew when it does.",
+        ("fileserver.store:Store.apply", "if operations.count(WRITE)", "if not operations and operations.count(WRITE)"),
         (
-            "fileserver.store:Store._write",
+            "fileserver.store:Store._put",
             "self.version = version = self.version + 1",
             (
-                "old = self._table.records.get(name)\n        version = old[0] + 1 if old else 1\n"
-                "        self.version = max(self.version, version)"
+                "old = self._table.records.get(name)\n    version = old[0] + 1 if old else 1\n"
+                "    self.version = max(self.version, version)"
             ),
         ),
     ),
