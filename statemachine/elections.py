@@ -104,6 +104,12 @@ def _ask_for_votes(raft: Raft, *, pre_vote: bool, leadership_transfer: bool) -> 
     _count_votes(raft)
 
 
+def hard_state_saved(raft: Raft) -> None:
+    """Count a candidate's vote for itself, which is on disk now."""
+    if raft.role is Role.CANDIDATE:
+        _count_votes(raft)
+
+
 def request_vote(raft: Raft, sender: ServerId, message: RequestVote) -> None:
     """Answer a RequestVote.
 
@@ -163,12 +169,13 @@ def request_vote_result(raft: Raft, sender: ServerId, message: RequestVoteResult
 def _count_votes(raft: Raft) -> None:
     """End the candidacy when it is decided.
 
-    "If votes received from majority of servers: become leader" (Figure 3.1).
+    "If votes received from majority of servers: become leader" (Figure 3.1). Its own vote counts once it is on disk:
+    until then a server that needs no other's could lead the same term again after a restart.
     """
     if raft.configuration.is_quorum(raft.votes):
         if raft.role is Role.PRE_CANDIDATE:
             campaign(raft, leadership_transfer=False)
-        else:
+        elif raft.hard_state_is_saved:
             replication.become_leader(raft)
     elif raft.configuration.is_quorum(raft.rejections):
         deadline_us = raft.election_deadline_us

@@ -330,6 +330,7 @@ class Raft:
         """
         if event.hard_state is not None and event.hard_state == self._hard_state_saving:
             self._hard_state_saving = None
+            elections.hard_state_saved(self)
         saved = (event.term, event.index)
         if saved not in [(save.term, save.index) for save in self._saves]:
             return

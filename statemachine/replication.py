@@ -68,14 +68,11 @@ def submit(raft: Raft, event: Submit) -> None:
 
 
 def send_what_is_due(raft: Raft) -> None:
-    """Send entries, heartbeats, commit indexes and snapshot chunks to every follower that can take them.
-
-    Nothing goes in a term that isn't on disk yet: after a restart this server could begin the same term again with
-    other entries. (It matters only where no other voter was asked, since RequestVote waits for the save, too.)
-    """
+    """Send entries, heartbeats, commit indexes and snapshot chunks to every follower that can take them."""
     heartbeat, contact = raft.heartbeat_due, raft.contact_due
-    if not raft.hard_state_is_saved or not (heartbeat or contact or raft.replication_due):
+    if not (heartbeat or contact or raft.replication_due):
         return
+    assert raft.hard_state_is_saved, "nobody leads a term that isn't on disk"
     raft.heartbeat_due = raft.contact_due = raft.replication_due = False
     batches: dict[tuple[int, bool], AppendEntries] = {}
     spared = False

@@ -145,8 +145,8 @@ def test_slow_disks_are_quick_again() -> None:
 
 def test_rot_strikes_a_minority_at_most() -> None:
     struck = Counter[str]()
-    for seed in range(4):
-        world, seen = run("rot,kill", seed=seed, more="segment-bytes=4000")
+    for seed in range(8):
+        world, seen = run("rot,kill", seed=seed, more="segment-bytes=4000 snapshot-log-bytes=5000")
         assert sum(server.has_rot for server in world.servers.values()) <= 2
         struck.update(fault.split(" ")[3].split("-")[0] for fault in seen.faults if fault.startswith("rot"))
     assert struck["log"] > 5

@@ -110,7 +110,7 @@ def test_any_exception_is_a_finding_with_its_place_and_time(error: Exception) ->
     outcome = run(TRIAL, node_class=failing(error))
     failure = outcome.failure
     assert failure is not None
-    assert failure.kind.startswith(f"{type(error).__name__} in _turn (test_run.py:")
+    assert failure.kind.startswith(f"{type(error).__name__} in turn (test_run.py:")
     assert "wrong" in failure.message
     assert 0 < failure.at_us == outcome.simulated_us < TRIAL.duration_us
     assert str(failure).startswith(f"after {failure.at_us / 1e6:.6f} simulated seconds: {type(error).__name__}")

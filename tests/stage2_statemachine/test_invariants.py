@@ -140,7 +140,7 @@ def test_leader_completeness_counts_what_a_snapshot_covers() -> None:
     checker.started(later)
     for each in (1, 3):
         later.step(Timeout(), later.deadline_us)
-        receive(later, each, RequestVoteResult(later.current_term + 1, vote_granted=True, pre_vote=True))
+        saved(later, receive(later, each, RequestVoteResult(later.current_term + 1, vote_granted=True, pre_vote=True)))
         receive(later, each, RequestVoteResult(later.current_term, vote_granted=True))
         checker.stepped(later)
         if later.is_leader:

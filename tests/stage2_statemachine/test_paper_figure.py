@@ -119,7 +119,7 @@ def test_next_and_match_index_are_reinitialised_after_election() -> None:
     receive(raft, 3, AppendEntriesResult(3, False, 1, 1, 1, 0))
     assert raft.progress == {}
     raft.step(Timeout(), raft.deadline_us)
-    receive(raft, 2, RequestVoteResult(4, vote_granted=True, pre_vote=True))
+    saved(raft, receive(raft, 2, RequestVoteResult(4, vote_granted=True, pre_vote=True)))
     receive(raft, 2, RequestVoteResult(4, vote_granted=True))
     assert raft.is_leader
     assert [p.match_index for p in raft.progress.values()] == [0, 0]

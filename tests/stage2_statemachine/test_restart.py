@@ -6,7 +6,8 @@ import random
 
 import pytest
 
-from statemachine.events import EntriesRun, HardState, Persisted, SnapshotInstalled, SnapshotTaken, Submit
+from statemachine.configuration import Configuration
+from statemachine.events import EntriesRun, HardState, Persisted, SnapshotInstalled, SnapshotTaken, Submit, Timeout
 from statemachine.messages import AppendEntries, AppendEntriesResult
 from statemachine.progress import SnapshotMeta
 from statemachine.raft import Raft
@@ -187,3 +188,16 @@ def test_a_report_that_names_another_hard_state_leaves_answers_waiting() -> None
     assert not raft.hard_state_is_saved
     raft.step(Persisted(0, 0, HardState(3, None)), 0)
     assert raft.hard_state_is_saved
+
+
+def test_a_lone_server_leads_when_its_vote_is_on_disk() -> None:
+    """Before, a crash would let it lead the same term again, with other entries (simulation, seed 2005985)."""
+    raft = states.server(configuration=Configuration(frozenset({1})))
+    raft.step(Timeout(), raft.deadline_us)
+    ready = raft.ready()
+    assert ready.hard_state == HardState(1, 1)
+    assert not raft.is_leader
+    assert not raft.accepts_submissions
+    saved(raft, ready)
+    assert raft.is_leader
+    assert raft.ready().runs == [EntriesRun(1, 1, (b"",))]
