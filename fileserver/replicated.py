@@ -75,6 +75,7 @@ class ReplicatedBackend:
         self.flush_replies: Callable[[], None] = _nothing
         """Sends the replies of all connections that have some."""
         self.gathered_bytes_enough = GATHERED_BYTES_ENOUGH
+        """May be set otherwise before anything is submitted."""
         self._config = config
         self._server_id = server_id
         self._node = node
