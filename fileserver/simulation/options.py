@@ -15,6 +15,9 @@ from fileserver.simulation.network import LinkWeather
 from raftnode.simulated_disk import Survival
 from statemachine.roles import Options
 
+CHUNK_BYTES_MIN_WITH_BIG_CONTENTS = 1_000
+"""A snapshot with such a content in it takes thousands of smaller chunks, and longer than clients are ready to wait."""
+
 
 class FaultKind(enum.Enum):
     """What can be done to a cluster, beside the weather on its links."""
@@ -95,3 +98,8 @@ class RunOptions:
             in_place_bytes_max=dice.choice((0, 500, 1 << 20)),
             gathered_bytes_enough=dice.choice((1, 100, 64 << 10)),
         )
+
+    def fit_for_big_contents(self) -> RunOptions:
+        """The same, but for chunks of snapshots that are too small for them."""
+        chunk_bytes = max(self.raft.snapshot_chunk_bytes, CHUNK_BYTES_MIN_WITH_BIG_CONTENTS)
+        return attrs.evolve(self, raft=attrs.evolve(self.raft, snapshot_chunk_bytes=chunk_bytes))

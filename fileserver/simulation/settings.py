@@ -207,8 +207,13 @@ SETTINGS: Mapping[str, Setting] = {
 
 def draw(seed: int) -> Scenario:
     """What the seed alone makes of a run."""
-    dice = Random(f"world {seed}")
-    return Scenario(RunOptions.draw(dice), Load.draw(dice))
+    return draw_from(Random(f"world {seed}"))
+
+
+def draw_from(dice: Random) -> Scenario:
+    """Some kind of run under some kind of load."""
+    options, load = RunOptions.draw(dice), Load.draw(dice)
+    return Scenario(options.fit_for_big_contents() if load.big else options, load)
 
 
 def parse(text: str) -> dict[str, Value]:

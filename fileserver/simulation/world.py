@@ -28,6 +28,7 @@ from fileserver.simulation.network import SimulatedNetwork
 from fileserver.simulation.options import RunOptions
 from fileserver.simulation.oracle import Oracle, Request, Violation
 from fileserver.simulation.server import SimulatedServer, WatchedNode
+from fileserver.simulation.settings import draw_from
 from fileserver.simulation.watcher import Watcher
 from fileserver.torture.shapes import Links
 from statemachine.invariants import InvariantChecker
@@ -66,9 +67,9 @@ class World:
         dice = Random(f"world {seed}")
         self.seed = seed
         # Drawn in any case, so that giving what would be drawn changes nothing.
-        drawn_options, drawn_load = RunOptions.draw(dice), Load.draw(dice)
-        self.options = options or drawn_options
-        self.load = load or drawn_load
+        drawn = draw_from(dice)
+        self.options = options or drawn.options
+        self.load = load or drawn.load
         self.think_us = self.load.think_us
         self.loop = Loop()
         self.digest = 0
