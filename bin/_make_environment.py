@@ -39,8 +39,8 @@ LOCK_FILES = {"runtime": ROOT / "requirements.lock", "dev": ROOT / "requirements
 OLDEST = [3, 11]
 NAMES = ("/usr/bin/python3", "/usr/local/bin/python3", "python3.14", "python3.13", "python3.12", "python3.11")
 # Another Python has to need at most this share of the time: noise isn't to decide.
-WORTH_IT = 0.85
-TURNS = 3
+WORTH_IT = 0.92
+TURNS = 9
 
 
 class BootstrapError(Exception):

@@ -10,6 +10,12 @@ Theory of operation
     for a barrier of the node and is then evaluated against the store. Replies are sent once for all that a turn of the
     node has applied (:attr:`ReplicatedBackend.flush_replies`).
 
+    Reads that come together with changes need no barrier: they *ride* on the batch that these go in. Whatever was
+    acknowledged before the reads came stands in the log before that batch, which is proposed later; so when this
+    server's replica has applied it, the store is fresh enough for them (they are read through the log, as the beginning
+    of thesis 6.4 has it). That saves their messages, and has all clients answered together, whose next requests then
+    come together. They do so only while batches are quick, and ask for a barrier after all when theirs isn't.
+
     Nothing waits longer than `request_timeout`. A change that was never proposed by then is withdrawn and was not
     applied; of one that was proposed nobody can tell yet, and it is said so. (It stays proposed: its sequence number is
     taken.) A big content's time begins anew with every piece that is applied.
@@ -47,6 +53,8 @@ PENDING_BYTES_MAX: Final = 256 << 20
 GATHERED_BYTES_ENOUGH: Final = 64 << 10
 """So much content is worth a batch of its own beside one that is under way; twice as much beside two, and so on."""
 PENDING_BATCHES_MAX: Final = 50_000
+RIDE_US_MAX: Final = 20_000
+"""Reads ride on a batch of changes while these take no longer than that on average."""
 PIECES_UNDER_WAY_MAX: Final = 16
 """Pieces of one big content that are submitted and not applied."""
 WATCH_US: Final = 250_000
@@ -61,7 +69,10 @@ class _Pending:
     batch: ChangeBatch | ReadBatch
     submission: Submission | None
     """None for reads."""
+    begun_us: int
     give_up_at_us: int
+    riders: list[ReadBatch]
+    """What is read when the changes have been applied."""
 
 
 class ReplicatedBackend:
@@ -89,6 +100,10 @@ class ReplicatedBackend:
         self._gathered: ChangeBatch | None = None
         """What is to be the next."""
         self._gathered_until_us = 0
+        self._riders: list[ReadBatch] = []
+        """Reads that ride on it; only while it is to go with the next turn."""
+        self._average_batch_us = 0.0
+        """How long batches of changes take, from being submitted to being applied."""
         self._has_news = False
         """Something was handed over in this pass."""
         self._waiting_for_clock: list[tuple[int, int, int, ClockCallback]] = []  # A heap by deadline.
@@ -123,10 +138,10 @@ class ReplicatedBackend:
         """Hand over to the node what has gathered, unless that is to wait. For the beginning of each of its turns."""
         gathered = self._gathered
         if gathered is not None and self._may_submit():
-            self._gathered = None
+            riders, self._gathered, self._riders = self._riders, None, []
             number = next(self._numbers)
             submission = self._node.submit(encode_batch(gathered.fields), partial(self._applied, number), wake=False)
-            self._pending[number] = _Pending(gathered, submission, self._gathered_until_us)
+            self._pending[number] = _Pending(gathered, submission, self._now_us(), self._gathered_until_us, riders)
             self._under_way += 1
 
     def submit_upload(self, upload: Upload) -> None:
@@ -138,11 +153,16 @@ class ReplicatedBackend:
         redirect = self._redirect()
         if redirect is not None:
             batch.failed(redirect)
-            return
+        elif self._average_batch_us <= RIDE_US_MAX and self._may_submit():
+            self._riders.append(batch)
+        else:
+            self._ask_for_barrier(batch, self._now_us())
+            self._has_news = True
+
+    def _ask_for_barrier(self, batch: ReadBatch, begun_us: int) -> None:
         number = next(self._numbers)
-        self._pending[number] = _Pending(batch, None, self._now_us() + self._timeout_us)
+        self._pending[number] = _Pending(batch, None, begun_us, begun_us + self._timeout_us, [])
         self._node.read_barrier(partial(self._fresh, number), wake=False)
-        self._has_news = True
 
     def begin(self) -> None:
         """Have the node take its turn, if there is something for it."""
@@ -220,12 +240,16 @@ class ReplicatedBackend:
 
     def _applied(self, number: int, results: list[Result]) -> None:
         self._under_way -= 1
-        batch = self._pending.pop(number).batch
+        pending = self._pending.pop(number)
+        batch = pending.batch
         assert isinstance(batch, ChangeBatch), "reads aren't submitted"
+        self._average_batch_us += (self._now_us() - pending.begun_us - self._average_batch_us) / 8
         if len(results) == len(batch):
             batch.applied(results)
         else:
             batch.failed(Failure(FailureKind.NOT_APPLIED, "the batch could not be read"))
+        for reads in pending.riders:
+            reads.ready()
 
     def _fresh(self, number: int) -> None:
         pending = self._pending.pop(number, None)
@@ -238,15 +262,22 @@ class ReplicatedBackend:
     def _give_up_what_is_late(self) -> None:
         now_us = self._now_us()
         late = []
+        slow = []
         for number, pending in self._pending.items():
-            if pending.give_up_at_us > now_us:
-                break
-            late.append(number)
+            if pending.riders and pending.begun_us + RIDE_US_MAX <= now_us:
+                slow.append(pending)
+            if pending.give_up_at_us <= now_us:
+                late.append(number)
+        for pending in slow:
+            self._let_riders_off(pending)
         for number in late:
             self._give_up(self._pending.pop(number))
         if self._gathered is not None and self._gathered_until_us <= now_us:
             self._gathered.failed(self._timed_out(applied_maybe=False))
             self._gathered = None
+            for reads in self._riders:
+                self._ask_for_barrier(reads, now_us)
+            self._riders.clear()
         if self._may_submit():
             self._node.wake()
         overdue = [waiter for waiter in self._waiting_for_clock if waiter[2] <= now_us]
@@ -256,12 +287,21 @@ class ReplicatedBackend:
                 callback(self._timed_out(applied_maybe=False))
         self.flush_replies()
 
+    def _let_riders_off(self, pending: _Pending) -> None:
+        """Have reads ask for a barrier after all: a full disk, for one, keeps back changes alone."""
+        if pending.riders:
+            for reads in pending.riders:
+                self._ask_for_barrier(reads, pending.begun_us)
+            pending.riders.clear()
+            self._node.wake()
+
     def _give_up(self, pending: _Pending) -> None:
         withdrawn = True
         if pending.submission is not None:
             # Whether it is applied one day or not, nobody will be told.
             self._under_way -= 1
             withdrawn = self._node.withdraw(pending.submission)
+            self._let_riders_off(pending)
         pending.batch.failed(self._timed_out(applied_maybe=not withdrawn))
 
     def _timed_out(self, *, applied_maybe: bool) -> Failure:

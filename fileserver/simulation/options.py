@@ -63,6 +63,8 @@ class RunOptions:
     """Saves from this size on are made in a thread, on quick disks too."""
     gathered_bytes_enough: int = 64 << 10
     """So much that has gathered doesn't wait for the batch of changes that is under way."""
+    pass_us: int = 0
+    """How long a server lets requests of its clients come together."""
 
     @classmethod
     def draw(cls, dice: Random) -> RunOptions:
@@ -97,6 +99,7 @@ class RunOptions:
             segment_bytes=dice.choice((1_000, 4_000, 30_000, None)),
             in_place_bytes_max=dice.choice((0, 500, 1 << 20)),
             gathered_bytes_enough=dice.choice((1, 100, 64 << 10)),
+            pass_us=dice.choice((0, 0, 30_000, 500_000)),
         )
 
     def fit_for_big_contents(self) -> RunOptions:

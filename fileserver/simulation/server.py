@@ -8,6 +8,7 @@ the kernel keeps what arrives for a process that doesn't run. What was begun in 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
@@ -119,6 +120,8 @@ class SimulatedServer:
         self._backlog: list[Action] = []
         self._touched: list[Connection] = []
         self._clients: dict[Connection, Callable[[bytes], None]] = {}
+        self._arrivals: list[tuple[Connection, bytes]] = []
+        """What has come from clients since the last pass."""
         self._act_is_due = False
         self._gathering: Gathering
 
@@ -224,6 +227,7 @@ class SimulatedServer:
         self.boots += 1
         self.ready_us = self._disk_done_us = self.world.loop.now_us
         self._backlog.clear()
+        self._arrivals.clear()
         self._act_is_due = False
         try:
             self._recover()
@@ -375,15 +379,24 @@ class SimulatedServer:
         self._clients.pop(connection, None)
 
     def receive_from_client(self, connection: Connection, data: bytes) -> None:
-        """Bytes have come from a client: one pass of the loop over its connections."""
-        if connection.lost:
-            return
+        """Bytes have come from a client; all that have come by the next pass over the connections are taken in it."""
+        self._arrivals.append((connection, data))
+        if len(self._arrivals) == 1:
+            pass_us = self.world.options.pass_us
+            if pass_us:
+                self.at(self.world.loop.now_us + pass_us, self._pass)
+            else:
+                self._pass()
+
+    def _pass(self) -> None:
+        arrivals, self._arrivals = self._arrivals, []
         gathering = self._gathering
         gathering.start()
-        if not connection.receive_whole(data, gathering):
-            connection.receive(data)
-            if connection.gather(gathering):
-                self.soon(lambda: self._resume(connection))
+        for connection, data in arrivals:
+            if not connection.lost and not connection.receive_whole(data, gathering):
+                connection.receive(data)
+                if connection.gather(gathering):
+                    self.soon(partial(self._resume, connection))
         gathering.submit()
         self._flush()
 

@@ -36,6 +36,7 @@ CALM: Mapping[str, Value] = {
     "inflight-messages": 256,
     "spare-us": 0,
     "segment-bytes": None,
+    "pass-us": 0,
     "notices-crashes": 1.0,
 }
 """What a run without anything unusual has."""

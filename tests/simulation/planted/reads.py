@@ -84,9 +84,25 @@ BUGS: Final[tuple[Bug, ...]] = (
         "etcd#3879",
         "A read is answered from the state of whichever server is asked.",
         (
-            "fileserver.replicated:ReplicatedBackend.read",
+            "fileserver.replicated:ReplicatedBackend._ask_for_barrier",
             "self._node.read_barrier(partial(self._fresh, number), wake=False)",
             "self._fresh(number)",
+        ),
+        conditions=Conditions(options={"servers": 3}, load=_READS),
+    ),
+    bug(
+        "read-rides-on-a-batch-under-way",
+        "thesis 6.4, reads through the log",
+        "A read is answered when changes are applied that were proposed before it came.",
+        (
+            "fileserver.replicated:ReplicatedBackend.read",
+            "self._average_batch_us <= RIDE_US_MAX and self._may_submit()",
+            "self._under_way",
+        ),
+        (
+            "fileserver.replicated:ReplicatedBackend.read",
+            "self._riders.append(batch)",
+            "next(each for each in reversed(self._pending.values()) if each.submission).riders.append(batch)",
         ),
         conditions=Conditions(options={"servers": 3}, load=_READS),
     ),
