@@ -124,7 +124,7 @@ class Transport:
     deliver: Callable[[int, list[bytes]], None]
     """Gets a sender and its messages, in order. It must not wait; errors that it raises end ``run``."""
     delivered: Callable[[], None] = _nothing
-    """Called once when all has been delivered that had arrived, from however many peers."""
+    """Called once when all has been delivered that had arrived, from however many peers, unless that is nothing."""
     on_connect: Callable[[int], None] = _no_news
     """A connection to that peer has been made: messages can be sent. Earlier ones may be lost."""
     on_disconnect: Callable[[int], None] = _no_news
@@ -448,21 +448,24 @@ class Transport:
 
     def _serve(self, ready: list[Any]) -> None:
         """Take what has come on these connections."""
+        has_news = False
         for token in ready:
-            if type(token) is _Incoming:
-                self._receive_from(token)
-            else:
+            if type(token) is not _Incoming:
                 self._look_after(token)
-        self.delivered()
+            elif self._receive_from(token):
+                has_news = True
+        if has_news:
+            self.delivered()
 
-    def _receive_from(self, incoming: _Incoming) -> None:
+    def _receive_from(self, incoming: _Incoming) -> bool:
+        """Take what has come on a connection; True if a message is complete with it."""
         peer = incoming.peer
         if peer.incoming is not incoming:
-            return  # closed since the poller named it
+            return False  # closed since the poller named it
         try:
             data = incoming.link.receive()
             if data is None:
-                return
+                return False
             messages = incoming.decoder.feed(data)
         except OSError:
             data = b""
@@ -476,6 +479,7 @@ class Transport:
         if not data:
             self._close_incoming(incoming)
             self.on_disconnect(peer.server_id)
+        return bool(messages)
 
     def _look_after(self, outgoing: _Outgoing) -> None:
         """Something has come where nothing is said any more: in all likelihood, its end."""

@@ -7,7 +7,8 @@ are *spared*: what they lack gathers and goes to them in one message, which cost
 commits only what a majority has on disk. (The idea is known as thrifty operation from Moraru et al., "There is more
 consensus in egalitarian parliaments", SOSP 2013.)
 
-The rounds of contact that reads wait for (:mod:`statemachine.reads`) go to the preferred followers alone, too.
+The rounds of contact that reads wait for (:mod:`statemachine.reads`) go to the preferred followers alone, too, and to
+one less if only such reads wait as count their asker for the majority.
 
 A follower isn't spared when it waits for something: for the outcome of what its own clients submitted, or for the
 entries behind a read. Nobody is when too much has gathered, while leadership is handed over, or when a preferred
@@ -52,7 +53,9 @@ class Thrift:
     first_gathered: int = 0
     """The log's last index when it began."""
     asked_since_us: int | None = None
-    """Since when the preferred followers alone are asked whether this server still leads."""
+    """Since when preferred followers alone are asked whether this server still leads."""
+    asked: frozenset[ServerId] = _NOBODY
+    """Which of them."""
     slow_until_us: dict[ServerId, int] = attrs.field(factory=dict)
 
 
@@ -107,9 +110,23 @@ def sent(raft: Raft, *, spared: bool) -> None:
 def asks(raft: Raft, server: ServerId) -> bool:
     """Whether a round of contact goes to that follower."""
     thrift = raft.thrift
-    if thrift.preferred and thrift.asked_since_us is None:
+    if not thrift.preferred:
+        return True
+    if thrift.asked_since_us is None:
         thrift.asked_since_us = raft.now_us
-    return not thrift.preferred or server in thrift.preferred
+        thrift.asked = _enough_to_ask(raft)
+    return server in thrift.asked
+
+
+def _enough_to_ask(raft: Raft) -> frozenset[ServerId]:
+    """The preferred followers without one whose answer isn't needed, if there is such a one."""
+    is_quorum, preferred = raft.configuration.is_quorum, raft.thrift.preferred
+    counted = {read.requester if read.asker_counts else raft.server_id for read in raft.reads.confirming}
+    for dispensable in sorted(preferred, reverse=True):
+        rest = preferred - {dispensable}
+        if all(is_quorum(rest | {raft.server_id, asker}) for asker in counted):
+            return rest
+    return preferred
 
 
 def confirmed(raft: Raft) -> None:
@@ -128,7 +145,7 @@ def expire(raft: Raft) -> None:
             _prefer_nobody(raft, late)
     if thrift.asked_since_us is not None and thrift.asked_since_us <= since_us:
         round_number = raft.reads.confirming_round
-        late = {server for server in thrift.preferred if raft.progress[server].acknowledged_round < round_number}
+        late = {server for server in thrift.asked if raft.progress[server].acknowledged_round < round_number}
         _prefer_nobody(raft, late)
 
 

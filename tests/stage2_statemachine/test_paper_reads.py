@@ -62,20 +62,63 @@ def test_a_read_waits_for_a_round_begun_after_it() -> None:
 def test_reads_of_one_batch_share_a_round_and_later_ones_the_next() -> None:
     """ "The leader can use a single round of heartbeats for any number of read-only queries that it has
     accumulated"."""
-    raft = states.leader(term=4)
+    raft = states.leader(term=4, configuration=FIVE)
     accept(raft, 2, 3)
     raft.step(ReadBarrier(1), raft.now_us)
     receive(raft, 2, ReadIndex(4, 50))
     receive(raft, 3, ReadIndex(4, 60))
     step(raft, ReadBarrier(2))
-    accept(raft, 2, round_number=1)
+    accept(raft, 4, 5, round_number=1)
     ready = raft.ready()
     assert ready.barriers == [BarrierConfirmed(1, 1)]
     assert sent(ready)[0] == (2, ReadIndexResult(4, 50, 1))
-    accept(raft, 3, round_number=2)
+    accept(raft, 4, 5, round_number=2)
     ready = raft.ready()
     assert ready.barriers == [BarrierConfirmed(2, 1)]
     assert sent(ready)[0] == (3, ReadIndexResult(4, 60, 1))
+
+
+def test_who_asks_counts_for_the_majority_that_confirms_its_own_reads() -> None:
+    """By asking it has said that it is in the leader's term, after its reads began."""
+    raft = states.leader(term=4, configuration=FIVE)
+    accept(raft, 2, 3)
+    raft.step(ReadBarrier(1), raft.now_us)
+    receive(raft, 2, ReadIndex(4, 50))
+    accept(raft, 2, round_number=1)
+    assert sent(raft.ready()) == [], "its own answer is nothing new"
+    accept(raft, 5, round_number=1)
+    ready = raft.ready()
+    assert (ready.barriers, sent(ready)) == ([BarrierConfirmed(1, 1)], [(2, ReadIndexResult(4, 50, 1))])
+    receive(raft, 3, ReadIndex(4, 60))
+    step(raft, ReadBarrier(2))
+    accept(raft, 5, round_number=2)
+    ready = raft.ready()
+    assert (ready.barriers, sent(ready)[0]) == ([], (3, ReadIndexResult(4, 60, 1)))
+
+
+def test_in_a_cluster_of_three_a_follower_that_asks_is_answered_at_once() -> None:
+    raft = states.leader(term=4)
+    accept(raft, 2, 3)
+    assert sent(receive(raft, 2, ReadIndex(4, 50))) == [(2, ReadIndexResult(4, 50, 1))]
+
+
+def test_who_asked_in_an_earlier_term_counts_only_when_it_answers() -> None:
+    """It may have voted for another leader since: what was true in that term says nothing."""
+    raft = states.leader(term=4)
+    accept(raft, 2, 3)
+    [*_, (to, message)] = sent(receive(raft, 2, ReadIndex(3, 50)))
+    assert (to, message) == (3, AppendEntries(4, 1, 1, 4, 0, (), 1, 1))
+    accept(raft, 3, round_number=1)
+    assert sent(raft.ready()) == [(2, ReadIndexResult(4, 50, 1))]
+
+
+def test_a_learner_that_asks_counts_for_nothing() -> None:
+    raft = states.leader(term=4, configuration=Configuration(voters=(1, 2, 3), learners=(4,)))
+    accept(raft, 2, 3)
+    receive(raft, 4, ReadIndex(4, 50))
+    assert raft.reads.confirming
+    accept(raft, 2, round_number=1)
+    assert (4, ReadIndexResult(4, 50, 1)) in sent(raft.ready())
 
 
 def test_a_leader_that_loses_its_office_fails_the_reads_that_it_has() -> None:

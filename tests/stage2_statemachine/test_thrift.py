@@ -7,7 +7,15 @@ import pytest
 
 from statemachine import thrift
 from statemachine.configuration import Configuration
-from statemachine.events import PeerConnected, PeerDisconnected, ReadBarrier, Submit, Timeout, TransferLeadership
+from statemachine.events import (
+    PeerConnected,
+    PeerDisconnected,
+    ReadBarrier,
+    Receive,
+    Submit,
+    Timeout,
+    TransferLeadership,
+)
 from statemachine.messages import AppendEntries, ReadIndex
 from statemachine.raft import Raft
 from statemachine.ready import Ready
@@ -226,6 +234,27 @@ def test_a_majority_is_asked_whether_this_server_leads() -> None:
     ready = raft.ready()
     assert [confirmed.barrier for confirmed in ready.barriers] == [1]
     assert raft.deadline_us == raft.heartbeat_deadline_us
+
+
+@pytest.mark.parametrize(
+    ("askers", "expected"),
+    [((4,), [2]), ((4, 5), [2]), ((2,), [3]), ((3,), [2]), ((2, 3), [2, 3]), ((3, 4), [2]), ((4, 1), [2, 3])],
+)
+def test_one_less_is_asked_if_who_reads_counts(askers: tuple[int, ...], expected: list[int]) -> None:
+    raft = thrifty_leader()
+    for asker in askers:
+        if asker == 1:
+            raft.step(ReadBarrier(1), raft.now_us)
+        else:
+            raft.step(Receive(asker, ReadIndex(4, 70 + asker)), raft.now_us)
+    assert asked(raft.ready()) == expected
+
+
+def test_who_was_not_asked_is_not_late() -> None:
+    raft = thrifty_leader()
+    receive(raft, 4, ReadIndex(4, 77))
+    assert asked(step(raft, Timeout(), SPARE_US)) == [2, 3, 4, 5]
+    assert set(raft.thrift.slow_until_us) == {2}
 
 
 def test_all_are_asked_when_one_of_the_preferred_is_slow() -> None:
