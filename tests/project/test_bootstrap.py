@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import tomllib
+from itertools import chain, repeat
 from pathlib import Path
 
 import pytest
@@ -143,14 +144,14 @@ PYPY = dataclasses.replace(FIRST, executable="/somewhere/pypy", implementation="
     ("pythons", "seconds", "best"),
     [
         ([FIRST, OTHER], [1.0, 0.70], OTHER),
-        ([FIRST, OTHER], [1.0, 0.85], OTHER),
-        ([FIRST, OTHER], [1.0, 0.86], FIRST),
+        ([FIRST, OTHER], [1.0, 0.92], OTHER),
+        ([FIRST, OTHER], [1.0, 0.93], FIRST),
         ([FIRST, OTHER], [0.7, 1.0], FIRST),
         ([FIRST, OTHER, THIRD], [1.0, 0.7, 0.6], THIRD),
         ([FIRST, OTHER, THIRD], [1.0, 0.6, 0.7], OTHER),
         ([FIRST, OTHER, THIRD], [1.0, 0.7, 0.7], OTHER),
         ([FIRST, PIP_OUTSIDE], [1.0, 0.7], PIP_OUTSIDE),
-        ([BARE, OTHER, THIRD], [None, 1.0, 0.9], OTHER),
+        ([BARE, OTHER, THIRD], [None, 1.0, 0.95], OTHER),
         ([BARE, OTHER, THIRD], [None, 1.0, 0.7], THIRD),
         ([FIRST, OTHER], [1.0, float("inf")], FIRST),
         ([FIRST, OTHER], [float("inf"), 1.0], OTHER),
@@ -191,7 +192,7 @@ def test_links_to_one_python_are_no_choice(tmp_path: Path) -> None:
 
 
 def test_one_slow_moment_decides_nothing() -> None:
-    answers = {FIRST.executable: iter([1.5, 1.0, 1.4]), OTHER.executable: iter([1.0, 1.4, 1.5])}
+    answers = {FIRST.executable: chain([1.5, 1.0], repeat(1.4)), OTHER.executable: chain([1.0], repeat(1.5))}
     assert _make_environment.choose([FIRST, OTHER], lambda python: next(answers[python.executable])) == FIRST
 
 
