@@ -24,7 +24,7 @@ class Conditions:
 
     faults: tuple[FaultKind, ...] | None = None
     options: Mapping[str, Any] = _NOTHING
-    """Fields of :class:`RunOptions`."""
+    """Fields of :class:`RunOptions`. Requests of clients come together only if it is said here."""
     raft: Mapping[str, Any] = _NOTHING
     """Fields of its ``raft``."""
     weather: Mapping[str, Any] = _NOTHING
@@ -42,6 +42,7 @@ class Conditions:
             raft=attrs.evolve(drawn.raft, **self.raft),
             weather=attrs.evolve(drawn.weather, **self.weather),
             faults=drawn.faults if self.faults is None else self.faults,
+            pass_us=0,
         )
         return World(seed, attrs.evolve(options, **self.options), load, watcher)
 

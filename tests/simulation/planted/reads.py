@@ -116,7 +116,7 @@ BUGS: Final[tuple[Bug, ...]] = (
             "self._riders.append(batch)",
             "next(each for each in reversed(self._pending.values()) if each.submission).riders.append(batch)",
         ),
-        conditions=Conditions(options={"servers": 3}, load=_READS),
+        conditions=Conditions(options={"servers": 3, "pass_us": 30_000}, load=_READS),
     ),
     bug(
         "due-file-called-missing-by-the-own-clock",

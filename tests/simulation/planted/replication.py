@@ -137,13 +137,7 @@ BUGS: Final[tuple[Bug, ...]] = (
             "raft.role is not Role.LEADER or term != raft.current_term or sender",
             "raft.role is not Role.LEADER or sender",
         ),
-        conditions=Conditions(
-            faults=(FaultKind.HAND_OVER, FaultKind.PARTITION, FaultKind.ONE_WAY),
-            options=_OFTEN | {"servers": 3},
-            raft=_SWIFT,
-            weather={"long_delays": 0.3, "long_delay_us_max": 5_000_000},
-            load=_BUSY,
-        ),
+        test="tests/stage2_statemachine/test_paper_figure.py::test_a_lower_term_never_has_an_effect",
     ),
     bug(
         "overwritten-entry-counted-as-saved",
