@@ -3,7 +3,7 @@
 import pytest
 
 from fileserver.simulation import settings
-from fileserver.simulation.options import FaultKind
+from fileserver.simulation.options import CHUNK_BYTES_MIN_WITH_BIG_CONTENTS, FaultKind
 from fileserver.simulation.settings import BadSetting
 
 
@@ -14,6 +14,15 @@ def test_every_run_can_be_written_down(seed: int) -> None:
     text = settings.show(settings.values_of(scenario))
     assert settings.changed(settings.draw(seed + 1), settings.parse(text)) == scenario
     assert settings.show(settings.parse(text)) == text
+
+
+def test_big_contents_go_into_snapshots_of_few_chunks() -> None:
+    """Otherwise one takes minutes to get across, and those who wait for it are rightly told that nobody serves them."""
+    drawn = [settings.draw(seed) for seed in range(200)]
+    with_big = [scenario.options.raft.snapshot_chunk_bytes for scenario in drawn if scenario.load.big]
+    assert with_big
+    assert min(with_big) == CHUNK_BYTES_MIN_WITH_BIG_CONTENTS
+    assert any(scenario.options.raft.snapshot_chunk_bytes < min(with_big) for scenario in drawn)
 
 
 def test_only_differences_need_to_be_written() -> None:
