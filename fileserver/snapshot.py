@@ -198,7 +198,7 @@ class StoreRestore:
         format_version, version, clock_us, files, content_bytes, digest, uploads = fields
         if format_version != FORMAT:
             raise BadSnapshot(f"its format is {format_version}, and this program reads {FORMAT}")
-        array("Q", (version, clock_us, files, content_bytes, uploads))
+        _require_numbers(version, clock_us, files, content_bytes, uploads)
         self._state = StoreState(version, clock_us, files, content_bytes, int(digest, 16), uploads)
         self._uploads_left = uploads
 
@@ -225,8 +225,7 @@ class StoreRestore:
             raise BadSnapshot("a file isn't five fields")
         names, versions, deadlines, crcs, contents = (fields[start::_FIELDS_PER_FILE] for start in range(5))
         self._check_names(names)
-        array("Q", versions)
-        array("Q", deadlines)
+        _require_numbers(*versions, *deadlines, *crcs)
         array("I", crcs)
         first, *others = contents
         if first == STAGED:
@@ -271,6 +270,13 @@ _TAKE_CHUNK: Final[dict[int, Callable[[StoreRestore, list[Any]], None]]] = {
     END: StoreRestore._take_end,
 }
 """What takes each kind of chunk."""
+
+
+def _require_numbers(*numbers: Any) -> None:
+    """Raises TypeError or OverflowError for what isn't a number from 0 to 2**64 - 1, as a boolean isn't."""
+    if set(map(type, numbers)) != {int}:
+        raise TypeError("a number is none")
+    array("Q", numbers)
 
 
 def _decode_chunk(chunk: bytes) -> tuple[int, list[Any]]:

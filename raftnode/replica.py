@@ -214,7 +214,9 @@ _HEAD_DEPTH = 5
 
 
 def _require_numbers(*numbers: Any) -> None:
-    """Raises TypeError, OverflowError or ValueError for what isn't a number from 0 to 2**63 - 1."""
+    """Raises TypeError, OverflowError or ValueError for what isn't a number from 0 to 2**63 - 1, as a boolean isn't."""
+    if set(map(type, numbers)) != {int}:
+        raise TypeError("a number is none")
     if min(array("q", numbers)) < 0:
         raise ValueError("a snapshot whose head has a number below 0")
 

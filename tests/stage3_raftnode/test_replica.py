@@ -226,6 +226,8 @@ def test_a_machine_whose_snapshots_need_no_closing() -> None:
         cbor2.dumps([1, 2, [[1, 2, 3, 4, [[1, b"no number"]]]]]),
         cbor2.dumps(["1", 2, []]),
         cbor2.dumps([1, 2.5, []]),
+        cbor2.dumps([True, 2, []]),
+        cbor2.dumps([1, 2, [[False, 2, 3, 4, []]]]),
         cbor2.dumps([1, -2, []]),
         cbor2.dumps([1, 2**63, []]),
         cbor2.dumps([2**70, 2, []]),
