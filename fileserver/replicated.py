@@ -269,15 +269,13 @@ class ReplicatedBackend:
             if pending.give_up_at_us <= now_us:
                 late.append(number)
         for pending in slow:
-            self._let_riders_off(pending)
+            self._let_off(pending.riders, pending.begun_us)
         for number in late:
             self._give_up(self._pending.pop(number))
         if self._gathered is not None and self._gathered_until_us <= now_us:
             self._gathered.failed(self._timed_out(applied_maybe=False))
             self._gathered = None
-            for reads in self._riders:
-                self._ask_for_barrier(reads, now_us)
-            self._riders.clear()
+            self._let_off(self._riders, now_us)
         if self._may_submit():
             self._node.wake()
         overdue = [waiter for waiter in self._waiting_for_clock if waiter[2] <= now_us]
@@ -287,12 +285,12 @@ class ReplicatedBackend:
                 callback(self._timed_out(applied_maybe=False))
         self.flush_replies()
 
-    def _let_riders_off(self, pending: _Pending) -> None:
+    def _let_off(self, riders: list[ReadBatch], begun_us: int) -> None:
         """Have reads ask for a barrier after all: a full disk, for one, keeps back changes alone."""
-        if pending.riders:
-            for reads in pending.riders:
-                self._ask_for_barrier(reads, pending.begun_us)
-            pending.riders.clear()
+        if riders:
+            for reads in riders:
+                self._ask_for_barrier(reads, begun_us)
+            riders.clear()
             self._node.wake()
 
     def _give_up(self, pending: _Pending) -> None:
@@ -301,7 +299,7 @@ class ReplicatedBackend:
             # Whether it is applied one day or not, nobody will be told.
             self._under_way -= 1
             withdrawn = self._node.withdraw(pending.submission)
-            self._let_riders_off(pending)
+            self._let_off(pending.riders, pending.begun_us)
         pending.batch.failed(self._timed_out(applied_maybe=not withdrawn))
 
     def _timed_out(self, *, applied_maybe: bool) -> Failure:

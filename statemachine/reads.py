@@ -6,10 +6,10 @@ that it still leads when a majority has answered a round of contact begun after 
 numbered; at most one is waited for at a time, and the reads that come meanwhile share the next. A round begins
 when the ready value is drained, so its messages are all younger than the reads that it confirms.
 
-A follower that asks says with it that it is still in the leader's term, after its reads began: that is as good as its
-answer to a round, for its own reads. Had a later leader been elected before they began, then by a majority that has a
-server in common with the leader, the asker and those who answer, and that one would have been in the later term. So in
-a cluster of five it takes one more server to confirm a follower's reads, and in one of three none at all.
+A follower that asks says with it that it was in no later term than the leader's, after its reads began: that is as good
+as its answer to a round, for its own reads. Had a later leader been elected before they began, then by a majority that
+has a server in common with the leader, the asker and those who answer, and that one would have been in the later term.
+So in a cluster of five it takes one more server to confirm a follower's reads, and in one of three none at all.
 
 Barriers are numbered by the asking server and no number is used twice, so a late answer confirms nothing
 but what it was given for. Over the network the numbers begin at a random one, so that an answer to what a
@@ -39,8 +39,6 @@ class PendingRead:
     requester: ServerId
     barrier: int
     read_index: int = 0
-    asker_counts: bool = False
-    """The requester is another server that was in this leader's term when it asked."""
 
 
 @attrs.define(slots=True)
@@ -74,7 +72,7 @@ def read_barrier(raft: Raft, event: ReadBarrier) -> None:
 def read_index(raft: Raft, sender: ServerId, message: ReadIndex) -> None:
     """Confirm another server's barrier, or say at once that this server can't."""
     if raft.role is Role.LEADER:
-        _add(raft, PendingRead(sender, message.barrier, asker_counts=message.term == raft.current_term))
+        _add(raft, PendingRead(sender, message.barrier))
         progress = raft.progress.get(sender)
         if progress is not None and progress.next_index <= raft.commit_index:
             progress.entries_wanted = raft.commit_index
@@ -131,15 +129,10 @@ def confirm(raft: Raft) -> None:
     is_quorum, wanted = raft.configuration.is_quorum, pending.confirming_round
     answered = [server for server, progress in raft.progress.items() if progress.acknowledged_round >= wanted]
     answered.append(raft.server_id)
-    if is_quorum(answered):
-        confirmed, pending.confirming = pending.confirming, []
-    else:
-        confirmed = [
-            read for read in pending.confirming if read.asker_counts and is_quorum([*answered, read.requester])
-        ]
-        if not confirmed:
-            return
-        pending.confirming = [read for read in pending.confirming if read not in confirmed]
+    confirmed = [read for read in pending.confirming if is_quorum([*answered, read.requester])]
+    if not confirmed:
+        return
+    pending.confirming = [read for read in pending.confirming if read not in confirmed]
     if not pending.confirming:
         thrift.confirmed(raft)
     for read in confirmed:

@@ -8,7 +8,7 @@ commits only what a majority has on disk. (The idea is known as thrifty operatio
 consensus in egalitarian parliaments", SOSP 2013.)
 
 The rounds of contact that reads wait for (:mod:`statemachine.reads`) go to the preferred followers alone, too, and to
-one less if only such reads wait as count their asker for the majority.
+one less if only followers' reads wait, since who asks counts for the majority.
 
 A follower isn't spared when it waits for something: for the outcome of what its own clients submitted, or for the
 entries behind a read. Nobody is when too much has gathered, while leadership is handed over, or when a preferred
@@ -121,10 +121,10 @@ def asks(raft: Raft, server: ServerId) -> bool:
 def _enough_to_ask(raft: Raft) -> frozenset[ServerId]:
     """The preferred followers without one whose answer isn't needed, if there is such a one."""
     is_quorum, preferred = raft.configuration.is_quorum, raft.thrift.preferred
-    counted = {read.requester if read.asker_counts else raft.server_id for read in raft.reads.confirming}
+    askers = {read.requester for read in raft.reads.confirming}
     for dispensable in sorted(preferred, reverse=True):
         rest = preferred - {dispensable}
-        if all(is_quorum(rest | {raft.server_id, asker}) for asker in counted):
+        if all(is_quorum(rest | {raft.server_id, asker}) for asker in askers):
             return rest
     return preferred
 

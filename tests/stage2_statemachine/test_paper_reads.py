@@ -5,9 +5,7 @@ from __future__ import annotations
 import random
 
 from statemachine.configuration import Configuration
-from statemachine.events import (
-    ReadBarrier,
-)
+from statemachine.events import ReadBarrier, Receive
 from statemachine.messages import (
     AppendEntries,
     AppendEntriesResult,
@@ -102,14 +100,25 @@ def test_in_a_cluster_of_three_a_follower_that_asks_is_answered_at_once() -> Non
     assert sent(receive(raft, 2, ReadIndex(4, 50))) == [(2, ReadIndexResult(4, 50, 1))]
 
 
-def test_who_asked_in_an_earlier_term_counts_only_when_it_answers() -> None:
-    """It may have voted for another leader since: what was true in that term says nothing."""
+def test_who_asked_in_an_earlier_term_counts_as_well() -> None:
+    """It had voted for no later leader when its reads began, which is all that is to be known."""
     raft = states.leader(term=4)
     accept(raft, 2, 3)
-    [*_, (to, message)] = sent(receive(raft, 2, ReadIndex(3, 50)))
-    assert (to, message) == (3, AppendEntries(4, 1, 1, 4, 0, (), 1, 1))
-    accept(raft, 3, round_number=1)
-    assert sent(raft.ready()) == [(2, ReadIndexResult(4, 50, 1))]
+    assert sent(receive(raft, 2, ReadIndex(3, 50))) == [(2, ReadIndexResult(4, 50, 1))]
+
+
+def test_who_asks_counts_for_nobody_elses_reads() -> None:
+    """It may have asked before these began."""
+    raft = states.leader(term=4, configuration=FIVE)
+    accept(raft, 2, 3)
+    raft.step(ReadBarrier(1), raft.now_us)
+    raft.step(Receive(2, ReadIndex(4, 50)), raft.now_us)
+    raft.step(Receive(3, ReadIndex(4, 60)), raft.now_us)
+    assert [message for _, message in sent(raft.ready()) if isinstance(message, ReadIndexResult)] == []
+    accept(raft, 5, round_number=1)
+    ready = raft.ready()
+    assert sent(ready) == [(2, ReadIndexResult(4, 50, 1)), (3, ReadIndexResult(4, 60, 1))]
+    assert ready.barriers == [], "that of the leader waits for another answer"
 
 
 def test_a_learner_that_asks_counts_for_nothing() -> None:

@@ -45,18 +45,6 @@ BUGS: Final[tuple[Bug, ...]] = (
         test="tests/stage2_statemachine/test_paper_reads.py::test_a_read_waits_for_a_round_begun_after_it",
     ),
     bug(
-        "asker-of-an-earlier-term-counts",
-        "thesis 6.4, step 3",
-        "A follower that asked in an earlier term counts for the majority that confirms its read.",
-        (
-            "statemachine.reads:read_index",
-            "asker_counts=message.term == raft.current_term",
-            "asker_counts=True",
-        ),
-        test="tests/stage2_statemachine/test_paper_reads.py::"
-        "test_who_asked_in_an_earlier_term_counts_only_when_it_answers",
-    ),
-    bug(
         "barrier-number-used-again",
         "etcd#21375",
         "A read that is tried again has the number of the first attempt: the answer to that confirms it.",

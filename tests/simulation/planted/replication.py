@@ -137,7 +137,13 @@ BUGS: Final[tuple[Bug, ...]] = (
             "raft.role is not Role.LEADER or term != raft.current_term or sender",
             "raft.role is not Role.LEADER or sender",
         ),
-        test="tests/stage2_statemachine/test_paper_figure.py::test_a_lower_term_never_has_an_effect",
+        conditions=Conditions(
+            faults=(FaultKind.PARTITION,),
+            options={"pause_between_faults_us": 1_000_000, "servers": 3},
+            raft={"election_timeout_us_min": 200_000, "election_timeout_us_max": 400_000, "heartbeat_us": 60_000},
+            weather={"long_delays": 0.2, "long_delay_us_max": 4_000_000, "loss": 0.0},
+            load={"think_us": 300_000, "clients": 6},
+        ),
     ),
     bug(
         "overwritten-entry-counted-as-saved",
