@@ -100,6 +100,8 @@ class ReplicatedBackend:
         self._gathered: ChangeBatch | None = None
         """What is to be the next."""
         self._gathered_until_us = 0
+        self._is_told = False
+        """The node knows that something has gathered; it decides when it proposes."""
         self._riders: list[ReadBatch] = []
         """Reads that ride on it; only while it is to go with the next turn."""
         self._average_batch_us = 0.0
@@ -122,22 +124,23 @@ class ReplicatedBackend:
         if self._gathered is None:
             self._gathered = batch
             self._gathered_until_us = self._now_us() + self._timeout_us
+            self._is_told = False
         else:
             self._gathered.absorb(batch)
-        if self._may_submit():
-            self._has_news = True
+        if not self._is_told and self.has_gathered():
+            self._is_told = self._has_news = True
 
-    def _may_submit(self) -> bool:
-        """Whether what has gathered is to go with the next turn."""
+    def has_gathered(self) -> bool:
+        """Whether something has gathered that is to go the next time that the node proposes."""
         gathered = self._gathered
         return gathered is not None and (
             not self._under_way or gathered.content_bytes >= self.gathered_bytes_enough * self._under_way
         )
 
     def submit_gathered(self) -> None:
-        """Hand over to the node what has gathered, unless that is to wait. For the beginning of each of its turns."""
+        """Hand over to the node what has gathered, unless that is to wait. For when the node is about to propose."""
         gathered = self._gathered
-        if gathered is not None and self._may_submit():
+        if gathered is not None and self.has_gathered():
             riders, self._gathered, self._riders = self._riders, None, []
             number = next(self._numbers)
             submission = self._node.submit(encode_batch(gathered.fields), partial(self._applied, number), wake=False)
@@ -153,7 +156,7 @@ class ReplicatedBackend:
         redirect = self._redirect()
         if redirect is not None:
             batch.failed(redirect)
-        elif self._average_batch_us <= RIDE_US_MAX and self._may_submit():
+        elif self._average_batch_us <= RIDE_US_MAX and self.has_gathered():
             self._riders.append(batch)
         else:
             self._ask_for_barrier(batch, self._now_us())
@@ -234,7 +237,7 @@ class ReplicatedBackend:
         clock_us = self.store.clock_us
         while waiting and waiting[0][0] <= clock_us:
             heappop(waiting)[3](None)
-        if self._may_submit():
+        if self.has_gathered():
             self._node.wake()
         self.flush_replies()
 
@@ -276,7 +279,7 @@ class ReplicatedBackend:
             self._gathered.failed(self._timed_out(applied_maybe=False))
             self._gathered = None
             self._let_off(self._riders, now_us)
-        if self._may_submit():
+        if self.has_gathered():
             self._node.wake()
         overdue = [waiter for waiter in self._waiting_for_clock if waiter[2] <= now_us]
         if overdue:

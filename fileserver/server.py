@@ -97,7 +97,8 @@ async def _serve(
         clients = ClientLoop(backend, listen(server.client.host, server.client.port), reactor, _limits(config))
         backend.flush_replies = clients.flush
         node.observer = Observer(
-            turn_begins=backend.submit_gathered,
+            has_gathered=backend.has_gathered,
+            proposes=backend.submit_gathered,
             applied=backend.after_apply,
             leader_changed=lambda: _leader_changed(node),
             log=_log.info,

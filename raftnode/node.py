@@ -298,10 +298,12 @@ class Node:
     def turn(self) -> None:
         """Take all that has come, and do all that follows from it. For the driver."""
         now_us = self._now_us()
-        self.observer.turn_begins()
         self._take_inbox(now_us)
         self._notice_leader()
-        self._proposer.propose(now_us)
+        observer = self.observer
+        if not self._proposer.waits_for_others(now_us, has_gathered=observer.has_gathered()):
+            observer.proposes()
+            self._proposer.propose(now_us)
         if self._barriers.wants_number:
             self._begin_barrier(now_us)
         self._carry_out(self.raft.ready())

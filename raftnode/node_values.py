@@ -59,6 +59,11 @@ def _nothing() -> None:
     """Do nothing."""
 
 
+def _no() -> bool:
+    """Have nothing."""
+    return False
+
+
 def _say_nothing(_event: str, **_details: object) -> None:
     """Say nothing."""
 
@@ -67,8 +72,10 @@ def _say_nothing(_event: str, **_details: object) -> None:
 class Observer:
     """Calls that a node makes so that others can follow what it does; all of them return at once."""
 
-    turn_begins: Callable[[], None] = _nothing
-    """The node is about to look at what it was given: whoever has gathered something for it submits that now."""
+    has_gathered: Callable[[], bool] = _no
+    """Somebody would submit something if the node proposed now."""
+    proposes: Callable[[], None] = _nothing
+    """The node is about to propose what it was given: whoever has gathered something for it submits that now."""
     applied: Callable[[], None] = _nothing
     """Entries were applied, or reads let pass: replies can be sent."""
     leader_changed: Callable[[], None] = _nothing

@@ -6,6 +6,8 @@ changed, or nothing has come of them for a while (:mod:`raftnode.submissions`).
 
 A tick is proposed when the application has something due, no later stamp is in the log, and no batch is being
 proposed: an idle cluster writes nothing.
+
+What a leader has to propose may wait a little for the batches of other servers (:mod:`raftnode.expected_batches`).
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from collections.abc import Callable
 
 from raftnode import entries
 from raftnode.cluster_clock import ClusterClock
+from raftnode.expected_batches import ExpectedBatches
 from raftnode.forwarding import Forwarded
 from raftnode.proposals import Proposals, Propose
 from raftnode.replica import BatchApplied, BatchOutOfSequence, Outcome, Replica, SessionOpened
@@ -49,6 +52,7 @@ class Proposer:
         self._nonce = nonce
         self._send_to_leader = send_to_leader
         self._forwarded = Forwarded()
+        self._expected = ExpectedBatches()
         self._queue: list[tuple[int, Propose]] = []
         """What is to be put into the log, with the server that it comes from."""
         self._last_stamp_us = replica.clock_us
@@ -64,6 +68,7 @@ class Proposer:
     def leader_changed(self) -> None:
         """Another leader, or another term: what was proposed to the last one may not be in this one's log."""
         self._forwarded.new_term()
+        self._expected = ExpectedBatches()
         self._last_stamp_us = self._replica.clock_us
         self._session_asked_us = None
         self.submissions.send_again()
@@ -78,6 +83,8 @@ class Proposer:
         if self._raft.leader_id is None:
             # Nobody takes proposals. A deadline that has passed, with nothing done about it, would keep the node awake.
             return None
+        if self._expected.until_us is not None:
+            return self._expected.until_us
         deadlines = []
         if self.submissions.in_flight:
             deadlines.append(self._progress_us + RESEND_US)
@@ -88,6 +95,19 @@ class Proposer:
             if due_us is not None and due_us > self._last_stamp_us:
                 deadlines.append(now_us + max(due_us - self._clock.now_us(), 0))
         return min(deadlines, default=None)
+
+    def waits_for_others(self, now_us: int, *, has_gathered: bool) -> bool:
+        """Whether to propose nothing yet, as leader, since batches of other servers are expected any moment.
+
+        ``has_gathered``: there is more of this server's own than what was submitted.
+        """
+        raft = self._raft
+        if not raft.is_leader:
+            return False
+        waiting = {sender for sender, _ in self._queue}
+        if has_gathered or self.submissions.can_take:
+            waiting.add(raft.server_id)
+        return self._expected.are_waited_for(waiting, raft.commit_index, now_us)
 
     @property
     def has_more(self) -> bool:
@@ -177,7 +197,9 @@ class Proposer:
                 return
             batch.append(entries.encode_tick(stamp_us))
         self._last_stamp_us = stamp_us
-        self._raft.step(Submit(tuple(batch), frozenset(waiting - {self._raft.server_id})), self._raft.now_us)
+        raft = self._raft
+        self._expected.proposed(waiting, raft.log.last_index + len(batch), raft.now_us)
+        raft.step(Submit(tuple(batch), frozenset(waiting - {raft.server_id})), raft.now_us)
 
     def _entry(self, stamp_us: int, sender: int, proposal: Propose) -> bytes | None:
         if proposal.session == OPENS_SESSION:

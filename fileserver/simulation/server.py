@@ -287,7 +287,8 @@ class SimulatedServer:
         self.backend.flush_replies = self._flush
         self.backend.gathered_bytes_enough = world.options.gathered_bytes_enough
         self.node.observer = Observer(
-            turn_begins=self.backend.submit_gathered,
+            has_gathered=self.backend.has_gathered,
+            proposes=self.backend.submit_gathered,
             applied=self.backend.after_apply,
             leader_changed=lambda: world.follows_another(self),
             log=lambda event, **details: world.said(self, event, details),

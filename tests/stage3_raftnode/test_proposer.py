@@ -17,6 +17,7 @@ from raftnode.proposer import MESSAGE_BYTES, MESSAGE_COUNT, OPENS_SESSION, RESEN
 from raftnode.replica import Replica, Session
 from raftnode.submissions import Lane, Submission
 from statemachine.events import Event, Submit
+from statemachine.log import Log
 from statemachine.raft import Raft
 from tests.stage3_raftnode.machines import ListMachine
 
@@ -31,6 +32,8 @@ class FakeRaft:
     leader_id: int | None = None
     transferring: bool = False
     now_us: int = 0
+    log: Log = attrs.Factory(Log)
+    commit_index: int = 0
     submitted: list[Submit] = attrs.Factory(list)
 
     @property
@@ -43,6 +46,7 @@ class FakeRaft:
 
     def step(self, event: Event, _now_us: int) -> None:
         assert isinstance(event, Submit)
+        self.log.append(1, event.entries)
         self.submitted.append(event)
 
     def take(self) -> list[bytes]:
@@ -173,6 +177,28 @@ def test_a_leader_puts_its_own_and_what_others_forward_into_the_log() -> None:
     assert submit.waiting == {2}, "it is told at once when this is committed"
     decoded = [entries.decode(entry) for entry in submit.entries]
     assert [(entry.session, entry.payload) for entry in decoded] == [(2, b"forwarded"), (1, b"own")]
+
+
+def test_a_leader_waits_for_the_batches_of_others_a_moment_at_most() -> None:
+    server = leader()
+    server.apply(entries.encode_open_session(0, 2, NONCE))
+    server.submit(b"own")
+    server.proposer.forward(2, Proposals((Propose(2, 1, 0, b"forwarded"),)))
+    assert not server.proposer.waits_for_others(server.raft.now_us, has_gathered=False), "nobody is expected yet"
+    server.propose()
+    server.raft.now_us += 1000
+    server.raft.commit_index = server.raft.log.last_index
+    server.apply(*server.raft.take())
+    assert not server.proposer.waits_for_others(server.raft.now_us, has_gathered=False), "there is nothing to propose"
+    assert server.proposer.waits_for_others(server.raft.now_us, has_gathered=True), "server 2 is expected"
+    until_us = server.deadline_us()
+    assert until_us is not None
+    assert until_us > server.raft.now_us
+    assert not server.proposer.waits_for_others(until_us, has_gathered=True), "it has not come"
+    server.follow(3)
+    assert not server.proposer.waits_for_others(server.raft.now_us, has_gathered=True), "only a leader waits"
+    server.follow(1)
+    assert not server.proposer.waits_for_others(server.raft.now_us, has_gathered=True), "that was in another term"
 
 
 def test_much_is_sent_in_several_messages() -> None:
