@@ -59,7 +59,7 @@ _LINE_SEARCH_BYTES: Final = LINE_BYTES_MAX + 2
 
 _is_plain_line: Final = re.compile(rb"[ -~]*\r?").fullmatch
 _match_write: Final = re.compile(rb"write ([!-~]{1,250}) ([0-9]{1,9})\r?\n").match
-_match_read: Final = re.compile(rb"read ([!-~]{1,250})\r?\n").fullmatch
+_match_read: Final = re.compile(rb"read ([!-~]{1,250})\r?\n").match
 _is_visible: Final = re.compile(rb"[!-~]*").fullmatch
 
 _NO_CONTENT: Final = -1
@@ -136,9 +136,6 @@ def _parse_content_line(
 
 
 def _parse_write(words: list[bytes], name_fault: str, max_file_bytes: int) -> _Head | BadRequest:
-    if len(words) == 3 and not name_fault and 0 <= (size_bytes := _number(words[2])) <= max_file_bytes:
-        # The most frequent line, on a short way.
-        return _make_head((WRITE, words[1], 0, 0, size_bytes, ""))
     return _parse_content_line(words, WRITE, name_fault, 2, 0, 0, max_file_bytes)
 
 
@@ -236,22 +233,28 @@ def _parse_line(line: bytes, max_file_bytes: int) -> _Head | BadRequest:
     return parse(words, name_fault, max_file_bytes)
 
 
-def parse_whole(data: bytes, max_file_bytes: int) -> Request | None:
-    """Give the request that the bytes are exactly, if it is one of the most frequent kind: a short way for those.
+def _plain_request(data: bytes, start: int, max_file_bytes: int) -> tuple[Request, int] | None:
+    """Give the request that begins there, if all of it is there and it is of a frequent kind; and where it ends.
 
-    None says nothing about the bytes: they go to a `RequestParser` then, which comes to the same result.
+    A short way for those. None says nothing about the bytes: whatever they are, the long way leads to the same result.
     """
-    match = _match_write(data)
+    match = _match_write(data, start)
     if match is not None:
         name, numbytes = match.groups()
         size_bytes = int(numbytes)
         start = match.end()
         end = start + size_bytes
-        if end + 2 == len(data) and data.endswith(b"\r\n") and size_bytes <= max_file_bytes and end <= PART_BYTES:
-            return make_request((WRITE, name, 0, 0, data[start:end]))
-        return None
-    match = _match_read(data)
-    return None if match is None else make_request((READ, match[1], 0, 0, b""))
+        if size_bytes > max_file_bytes or size_bytes > PART_BYTES or data[end : end + 2] != b"\r\n":
+            return None
+        return make_request((WRITE, name, 0, 0, data[start:end])), end + 2
+    match = _match_read(data, start)
+    return None if match is None else (make_request((READ, match[1], 0, 0, b"")), match.end())
+
+
+def parse_whole(data: bytes, max_file_bytes: int) -> Request | None:
+    """Give the request that the bytes are exactly, if it is one of a frequent kind; None: see `_plain_request`."""
+    plain = _plain_request(data, 0, max_file_bytes)
+    return plain[0] if plain is not None and plain[1] == len(data) else None
 
 
 class RequestParser:
@@ -303,6 +306,12 @@ class RequestParser:
         if self._head is not None:
             return self._go_on_with_content(self._head)
         data, start = self._data, self._position
+        plain = _plain_request(data, start, self._max_file_bytes)
+        if plain is not None:
+            request, self._position = plain
+            if self._position == len(data):
+                self._data, self._position = b"", 0
+            return request
         line_end = data.find(b"\n", start, start + _LINE_SEARCH_BYTES)
         if line_end < 0:
             return self._check_unended_line()

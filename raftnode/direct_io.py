@@ -26,7 +26,8 @@ BLOCK_BYTES: Final = 4096
 """What offsets and lengths are multiples of. What wants more than that refuses the write, and gets plain ones."""
 BUFFER_BYTES: Final = 512 * 1024
 _FLAG: Final[int] = getattr(os, "O_DIRECT", 0)
-_ZEROS: Final = bytes(BLOCK_BYTES)
+_ZEROS: Final = bytes(2 * BLOCK_BYTES)
+ZEROS_BEHIND_MAX: Final = BLOCK_BYTES
 
 
 class DirectFile:
@@ -37,12 +38,12 @@ class DirectFile:
     def __init__(self, handle: int, write_flags: int) -> None:
         self._handle = handle
         self._write_flags = write_flags
-        self._buffer = memoryview(mmap.mmap(-1, BUFFER_BYTES))
+        self._buffer = memoryview(mmap.mmap(-1, BUFFER_BYTES + ZEROS_BEHIND_MAX))
         self._end: int | None = None
         """Where the last append ended, if the buffer begins with what is in the block there."""
 
-    def append(self, buffers: Sequence[Chunk], offset: int) -> None:
-        """Write the buffers one behind the other; up to the next block bound zeros come behind them.
+    def append(self, buffers: Sequence[Chunk], offset: int, zeros_behind: int) -> None:
+        """Write the buffers one behind the other, and zeros: so many at least, and up to a block bound.
 
         Raises:
             OSError: with any part of it written.
@@ -56,22 +57,21 @@ class DirectFile:
             view = memoryview(data)
             while len(view) > BUFFER_BYTES - filled:
                 taken = BUFFER_BYTES - filled
-                buffer[filled:] = view[:taken]
+                buffer[filled:BUFFER_BYTES] = view[:taken]
                 self._write(BUFFER_BYTES, start)
                 start += BUFFER_BYTES
                 view = view[taken:]
                 filled = 0
             buffer[filled : filled + len(view)] = view
             filled += len(view)
-        whole_bytes = filled - filled % BLOCK_BYTES
-        kept_bytes = filled - whole_bytes
+        written_end = filled + zeros_behind
+        written_end += -written_end % BLOCK_BYTES
+        if written_end:
+            buffer[filled:written_end] = _ZEROS[: written_end - filled]
+            self._write(written_end, start)
+        kept_bytes = filled % BLOCK_BYTES
         if kept_bytes:
-            block_end = whole_bytes + BLOCK_BYTES
-            buffer[filled:block_end] = _ZEROS[: block_end - filled]
-            self._write(block_end, start)
-            buffer[:kept_bytes] = buffer[whole_bytes:filled]
-        elif whole_bytes:
-            self._write(whole_bytes, start)
+            buffer[:kept_bytes] = buffer[filled - kept_bytes : filled]
         self._end = start + filled
 
     def _read_block(self, start: int, wanted_bytes: int) -> None:

@@ -64,11 +64,12 @@ class FileSystem(Protocol):
         With ``flush``, they and the file's length are on disk when it returns.
         """
 
-    def append(self, handle: int, buffers: Sequence[Chunk], offset: int) -> None:
+    def append(self, handle: int, buffers: Sequence[Chunk], offset: int, *, zeros_behind: int = 0) -> None:
         """Writes all of the buffers one behind the other; they and the file's length are on disk when it returns.
 
-        For a file that is written from its beginning to its end: what stood behind them may become zeros, up to the
-        next multiple of BLOCK_BYTES, and the file so long. When it fails, any part of it may have been written.
+        For a file that is written from its beginning to its end: so many bytes behind them become zeros (at most
+        ZEROS_BEHIND_MAX), perhaps all up to the next multiple of BLOCK_BYTES, and the file so long. When it fails, any
+        part of it may have been written.
         """
 
     def flush(self, handle: int) -> None:
@@ -154,7 +155,7 @@ class OsFileSystem:
         os.fdatasync(handle)
         return written
 
-    def append(self, handle: int, buffers: Sequence[Chunk], offset: int) -> None:
+    def append(self, handle: int, buffers: Sequence[Chunk], offset: int, *, zeros_behind: int = 0) -> None:
         """See FileSystem."""
         try:
             direct = self._appended[handle]
@@ -162,7 +163,7 @@ class OsFileSystem:
             direct = self._appended[handle] = make_direct(handle, _FLUSHING_WRITE) if _FLUSHING_WRITE else None
         if direct is not None:
             try:
-                direct.append(buffers, offset)
+                direct.append(buffers, offset, zeros_behind)
                 return
             except OSError as error:
                 if error.errno != errno.EINVAL:
@@ -170,7 +171,7 @@ class OsFileSystem:
             # It was let into direct mode, and has no direct writes all the same.
             make_plain(handle)
             self._appended[handle] = None
-        write_all(self, handle, buffers, offset, flush=True)
+        write_all(self, handle, [*buffers, bytes(zeros_behind)], offset, flush=True)
 
     def _end_appending(self, handle: int) -> None:
         """Before other calls than appends: take the file out of direct mode, in which they wouldn't work."""

@@ -32,7 +32,9 @@ It stands before what it is over, and must: a CRC over bytes and their own CRC b
 whatever the bytes are, so ``check`` would not depend on the head, nor on the salt.
 
 ``previous`` chains each frame to the one before, over the ends of segments, so neither a frame left by an
-earlier use of the same blocks nor one missing from the row can go unnoticed.
+earlier use of the same blocks nor one missing from the row can go unnoticed. A segment may be written over an earlier
+one: its last frame is followed by as many zeros as a head has bytes, or by nothing, and what stands behind those has
+another salt and lower sequence numbers.
 """
 
 from __future__ import annotations
@@ -52,7 +54,7 @@ ALIGNMENT_BYTES = 8
 
 HEADER_BYTES = 128
 HEADER_MAGIC = b"QuintLog"
-_HEADER = struct.Struct("<8sI4x16sQQIIQQQQQ28x")  # then u32: the CRC-32 of all of it
+_HEADER = struct.Struct("<8sI4x16sQQIIQQQQQB27x")  # then u32: the CRC-32 of all of it
 _CHECK = struct.Struct("<I")
 
 FRAME_MAGIC = 0x9E4D5246
@@ -105,6 +107,8 @@ class SegmentHeader:
     """As it was when the segment was begun, so that older segments can be removed."""
     previous_end: int
     """Where in the segment before it the log ended, in bytes: anything there behind that is not part of the log."""
+    is_reused: bool = False
+    """The file was an earlier segment, some of which may still stand behind the log's end."""
 
     def encode(self) -> bytes:
         """The header as it is written."""
@@ -121,6 +125,7 @@ class SegmentHeader:
             self.hard_state.current_term,
             self.hard_state.voted_for or VOTED_FOR_NOBODY,
             self.previous_end,
+            self.is_reused,
         )
         return data + _CHECK.pack(crc32(data))
 
@@ -143,7 +148,7 @@ def decode_header(data: bytes) -> SegmentHeader:
         raise BadHeader("its header is cut off")
     if _CHECK.unpack_from(data, HEADER_BYTES - _CHECK.size)[0] != crc32(data[: HEADER_BYTES - _CHECK.size]):
         raise BadHeader("its header's checksum is wrong")
-    magic, version, cluster_hash, server_id, number, salt, chain, sequence, first_index, term, vote, previous_end = (
+    magic, version, cluster_hash, server_id, number, salt, chain, sequence, first_index, term, vote, end, reused = (
         _HEADER.unpack_from(data)
     )
     if magic != HEADER_MAGIC:
@@ -153,7 +158,9 @@ def decode_header(data: bytes) -> SegmentHeader:
     if not (number and sequence and first_index):
         raise BadHeader("its header counts from 0, and what it numbers begins with 1")
     hard_state = HardState(current_term=term, voted_for=None if vote == VOTED_FOR_NOBODY else vote)
-    return SegmentHeader(cluster_hash, server_id, number, salt, chain, sequence, first_index, hard_state, previous_end)
+    return SegmentHeader(
+        cluster_hash, server_id, number, salt, chain, sequence, first_index, hard_state, end, bool(reused)
+    )
 
 
 @attrs.frozen(slots=True)
@@ -241,11 +248,18 @@ class BadFrame(Exception):
     """A frame that is whole, but says nonsense; the argument says why."""
 
 
-def find_frame(data: bytes, start: int, salt: int) -> int | None:
-    """The offset of the first whole frame at ``start`` or behind it; None if there is none."""
+def find_frame(data: bytes, start: int, salt: int, sequence_min: int = 0) -> int | None:
+    """The offset of the first whole frame at ``start`` or behind it; None if there is none.
+
+    Frames that are numbered lower than ``sequence_min`` don't count: an earlier segment, in the same file, had them.
+    """
     offset = data.find(FRAME_MAGIC_BYTES, start)
     while offset >= 0:
-        if offset % ALIGNMENT_BYTES == 0 and is_whole(data, offset, salt):
+        if (
+            offset % ALIGNMENT_BYTES == 0
+            and is_whole(data, offset, salt)
+            and FRAME_HEAD.unpack_from(data, offset)[-1] >= sequence_min
+        ):
             return offset
         offset = data.find(FRAME_MAGIC_BYTES, offset + 1)
     return None

@@ -442,6 +442,7 @@ class Node:
 
     def _disk_is_full(self, why: str) -> None:
         self._say("the disk is full: changes wait until there is room", why=why)
+        self._storage.remove_spares()
 
     # Applying
 

@@ -10,7 +10,8 @@ segment and no other:
 * Something that is no valid frame **with a valid one behind it** was valid once. Entries that were
   acknowledged are lost, so recovery refuses (LogCorrupt), changing nothing: the other servers have the data.
 
-For the last segment "behind it" means a search of the rest of the file for anything that checks out. The
+For the last segment "behind it" means a search of the rest of the file for anything that checks out and isn't of an
+earlier use of the file, which has lower sequence numbers. The
 others need no search: the header of the next segment says where they ended, with which check. What stands
 behind that end is left from a save that found the disk full, and then went to the next segment.
 
@@ -56,6 +57,8 @@ from raftnode.log_frames import (
 from raftnode.segments import Segment, segment_number, segment_path
 from raftnode.storage_values import SnapshotMeta, StorageIdentity, Torn
 from statemachine.events import EntriesRun, HardState
+
+_NO_HEAD = bytes(FRAME_HEAD_BYTES)
 
 
 @attrs.define
@@ -153,7 +156,7 @@ def find_log(
         data = _read_file(filesystem, path)
         end = _read_frames(log, path, data, header, len(data) if following is None else following.previous_end)
         if following is None:
-            log.torn = _judge_rest(path, data, end, header.salt)
+            log.torn = _judge_rest(path, data, end, header, log.sequence)
         elif end != following.previous_end:
             raise LogCorrupt(path, end, "no valid frame stands there, and the log goes on in the next segment")
         elif (log.chain, log.sequence) != (following.chain, following.sequence):
@@ -251,16 +254,22 @@ def _add_frame(log: FoundLog, path: Path, data: bytes, offset: int) -> None:
         raise LogCorrupt(path, offset, str(error)) from error
 
 
-def _judge_rest(path: Path, data: bytes, end: int, salt: int) -> Torn | None:
-    """Whether what stands behind the last valid frame of the last segment is nothing, torn, or damage."""
+def _judge_rest(path: Path, data: bytes, end: int, header: SegmentHeader, sequence: int) -> Torn | None:
+    """Whether what stands behind the last valid frame of the last segment is nothing, torn, or damage.
+
+    Nothing is zeros. In a file that is used again it is the zeros that were written behind the last frame, and behind
+    those there may be frames of an earlier segment, whose numbers are lower than ``sequence``, the next frame's.
+    """
     rest = data[end:]
     if rest == bytes(len(rest)):
         return None
-    follower = find_frame(data, end, salt)
+    follower = find_frame(data, end, header.salt, sequence if header.is_reused else 0)
     if follower == end:
         raise LogCorrupt(path, end, "the frame there does not continue the one before it")
     if follower is not None:
         raise LogCorrupt(path, end, f"no valid frame stands there, and one follows at offset {follower}")
+    if header.is_reused and rest.startswith(_NO_HEAD):
+        return None
     return Torn(path, end, len(rest.rstrip(b"\0")))
 
 

@@ -37,11 +37,13 @@ from raftnode.segments import (
     Blank,
     Segment,
     discard,
+    end_zeros,
     make_blank,
     next_size_bytes,
     segment_path,
     write_blank,
 )
+from raftnode.spare_segments import SpareSegments
 from raftnode.storage_values import StorageIdentity
 from statemachine.events import EntriesRun, HardState
 
@@ -85,6 +87,7 @@ class SegmentedLog:
         self._first_index = found.first_index
         self._next_index = found.next_index
         self._blank: Blank | None = None
+        self._spares = SpareSegments(filesystem, directory)
         self._row_lock = threading.Lock()
         self._prepare_lock = threading.Lock()
         self._no_room_to_prepare = False
@@ -224,15 +227,17 @@ class SegmentedLog:
         """Writes a frame behind the last one."""
         position = self._position
         check, buffers = seal(body, position.salt, position.chain, position.sequence)
+        end = position.offset + body.frame_bytes
+        zeros_behind = end_zeros(end, position.capacity_bytes)
         try:
-            self._filesystem.append(position.handle, buffers, position.offset)
+            self._filesystem.append(position.handle, buffers, position.offset, zeros_behind=zeros_behind)
         except OSError as error:
             raise self._write_error(
                 self._segments[-1].path, error, position.handle, max(position.offset, position.capacity_bytes)
             ) from error
         position.chain = check
         position.sequence += 1
-        position.offset += body.frame_bytes
+        position.offset = end
 
     def _rotate(self, blank: Blank, body: FrameBody) -> None:
         """Goes on in the next segment, with a frame."""
@@ -246,6 +251,7 @@ class SegmentedLog:
             sequence=old.sequence,
             first_index=self._next_index,
             end=old.offset,
+            is_reused=blank.is_reused,
         )
         check, buffers = seal(body, header.salt, old.chain, old.sequence)
         path = segment_path(self._directory, header.number)
@@ -289,7 +295,8 @@ class SegmentedLog:
             if self._closed or self._blank is not None:
                 return
             size_bytes = self._segment_bytes or next_size_bytes(self._position.capacity_bytes)
-            self._blank = make_blank(self._filesystem, self._directory, size_bytes)
+            spare = self._spares.take(size_bytes)
+            self._blank = spare or make_blank(self._filesystem, self._directory, size_bytes)
             self._no_room_to_prepare = False
         except OSError as error:
             if error.errno not in FULL_ERRORS:
@@ -303,7 +310,7 @@ class SegmentedLog:
         self.save(None, (), reset=(index, term))
 
     def compact(self, first_index_kept: int) -> None:
-        """Removes the segments that hold nothing at that index or above. Raises DiskFailed."""
+        """Removes the segments that hold nothing at that index or above; a few are used again. Raises DiskFailed."""
         self._require_open()
         removable: list[Segment] = []
         with self._row_lock:
@@ -312,9 +319,17 @@ class SegmentedLog:
         # Lowest first: a crash in between leaves a row without a gap, or one that recovery knows to be harmless.
         for segment in removable:
             try:
-                self._filesystem.unlink(segment.path)
+                self._spares.keep(segment.path)
             except OSError as error:
                 raise self._health.failed("removing", segment.path, error) from error
+
+    def remove_spares(self) -> None:
+        """Gives back the room of segments that are kept to be used again. Raises DiskFailed."""
+        self._require_open()
+        try:
+            self._spares.remove_all()
+        except OSError as error:
+            raise self._health.failed("removing spare segments in", self._directory, error) from error
 
     def close(self) -> None:
         """Gives back the room that was laid out ahead. Waits for a running prepare_next. Raises DiskFailed."""
@@ -330,6 +345,7 @@ class SegmentedLog:
                     self._filesystem.flush(position.handle)
                     if blank is not None:
                         discard(self._filesystem, blank)
+                    self._spares.remove_all()
                 elif blank is not None:
                     self._filesystem.close(blank.handle)
             except OSError as error:
@@ -348,9 +364,19 @@ def _header(
     sequence: int,
     first_index: int,
     end: int,
+    is_reused: bool = False,
 ) -> SegmentHeader:
     """A header with a salt of its own."""
     salt = int.from_bytes(filesystem.random_bytes(4), "little")
     return SegmentHeader(
-        identity.cluster_hash, identity.server_id, number, salt, chain, sequence, first_index, hard_state, end
+        identity.cluster_hash,
+        identity.server_id,
+        number,
+        salt,
+        chain,
+        sequence,
+        first_index,
+        hard_state,
+        end,
+        is_reused,
     )

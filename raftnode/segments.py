@@ -4,9 +4,9 @@ Invariant: a file that has a segment's name has a whole header on disk. It is fi
 another name, and renamed then, so no crash leaves a segment that was only begun; and what stands under the
 other name is removed when storage is next opened.
 
-A segment is filled with zeros and flushed ahead of its use: a flush of data that goes over written blocks
-changes no metadata, and takes half the time of one that makes the file longer. Sizes double from
-SIZE_BYTES_MIN to SIZE_BYTES_MAX, so that a small cluster stays small on disk.
+A segment is filled with zeros and flushed ahead of its use, or was a segment before (:mod:`raftnode.spare_segments`):
+a flush of data that goes over written blocks changes no metadata, and takes half the time of one that makes the file
+longer. Sizes double from SIZE_BYTES_MIN to SIZE_BYTES_MAX, so that a small cluster stays small on disk.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import attrs
 
 from raftnode.direct_io import Chunk
 from raftnode.filesystem import FileSystem, OpenMode
+from raftnode.log_frames import FRAME_HEAD_BYTES
 
 SIZE_BYTES_MIN = 256 * 1024
 SIZE_BYTES_MAX = 16 * 1024 * 1024
@@ -41,11 +42,13 @@ class Segment:
 
 @attrs.frozen(slots=True)
 class Blank:
-    """A file full of zeros, flushed, that can become a segment."""
+    """A file whose blocks have all been written and flushed, zeros mostly, so that it can become a segment."""
 
     handle: int
     path: Path
     size_bytes: int
+    is_reused: bool = False
+    """It was a segment before, and isn't all zeros."""
 
 
 def segment_path(directory: Path, number: int) -> Path:
@@ -90,4 +93,10 @@ def discard(filesystem: FileSystem, blank: Blank) -> None:
 
 def write_blank(filesystem: FileSystem, blank: Blank, buffers: Sequence[Chunk]) -> None:
     """Writes what a segment begins with, and flushes it. Raises OSError, with the blank as good as before."""
-    filesystem.append(blank.handle, buffers, 0)
+    end = sum(map(len, buffers))
+    filesystem.append(blank.handle, buffers, 0, zeros_behind=end_zeros(end, blank.size_bytes))
+
+
+def end_zeros(end: int, capacity_bytes: int) -> int:
+    """How many zeros to write behind the end of the log: so many that nobody sees a frame there, within the file."""
+    return max(min(FRAME_HEAD_BYTES, capacity_bytes - end), 0)

@@ -36,8 +36,11 @@ from pathlib import Path
 
 import attrs
 
-from raftnode.direct_io import BLOCK_BYTES, Chunk
+from raftnode.direct_io import Chunk
 from raftnode.filesystem import BUFFERS_MAX, OpenMode, write_all
+
+APPEND_BLOCK_BYTES = 512
+"""Appends end with zeros up to a multiple of this: fewer than real ones, so that more of what stood there stays."""
 
 
 class Call(enum.Enum):
@@ -331,15 +334,15 @@ class SimulatedDisk:
                 self._flush(path, file)
             return len(data)
 
-    def append(self, handle: int, buffers: Sequence[Chunk], offset: int) -> None:
+    def append(self, handle: int, buffers: Sequence[Chunk], offset: int, *, zeros_behind: int = 0) -> None:
         """See FileSystem."""
-        write_all(self, handle, [self.with_zeros(handle, buffers, offset)], offset, flush=True)
+        write_all(self, handle, [self.with_zeros(handle, buffers, offset, zeros_behind)], offset, flush=True)
 
-    def with_zeros(self, handle: int, buffers: Sequence[Chunk], offset: int) -> bytes:
-        """What an append writes: the buffers, and zeros to the end of the block or of the file."""
-        data = b"".join(buffers)
+    def with_zeros(self, handle: int, buffers: Sequence[Chunk], offset: int, zeros_behind: int = 0) -> bytes:
+        """What an append writes: the buffers, the zeros wanted, and zeros to the end of the block or of the file."""
+        data = b"".join(buffers) + bytes(zeros_behind)
         end = offset + len(data)
-        zeros_end = min(end - end % -BLOCK_BYTES, self.size(handle))
+        zeros_end = min(end - end % -APPEND_BLOCK_BYTES, self.size(handle))
         return data + bytes(max(zeros_end - end, 0))
 
     def _flush(self, path: Path, file: _File) -> None:

@@ -126,6 +126,7 @@ class SnapshotKeeper:
                 self._is_damaged = False
             except DiskFull as error:
                 self._say("no room for a snapshot", why=str(error))
+                await self._runtime.run_blocking(self._storage.remove_spares)
                 await self._runtime.sleep(NO_ROOM_PAUSE_US)
 
     async def _check_when_doubted(self) -> None:

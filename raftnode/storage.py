@@ -6,7 +6,7 @@ A directory holds::
     log-0000000000000001.seg ...            the log and the hard state (log_frames, segments, segmented_log)
     snapshot-<index>-<term>.snap            the two newest snapshots (snapshot_format, snapshots)
     clock                                   where the cluster clock stood: a hint
-    *.tmp                                   begun and not finished; removed at the next start
+    *.tmp                                   begun and not finished, or kept to be used again; removed at the next start
 
 Other files are left alone.
 
@@ -183,6 +183,10 @@ class Storage:
         if first_index_kept > (latest.index if latest is not None else 0) + 1:
             raise ValueError(f"no snapshot reaches up to entry {first_index_kept - 1}")
         self._log.compact(first_index_kept)
+
+    def remove_spares(self) -> None:
+        """Gives back the room of old segments of the log that are kept to be used again. Raises DiskFailed."""
+        self._log.remove_spares()
 
     def reset_to(self, index: int, term: int) -> None:
         """Drops the whole log; it begins after that entry, with which a received snapshot ends.

@@ -243,9 +243,9 @@ class Recorder:
             flushed = flush
         return written
 
-    def append(self, handle: int, buffers: Sequence[Chunk], offset: int) -> None:
+    def append(self, handle: int, buffers: Sequence[Chunk], offset: int, *, zeros_behind: int = 0) -> None:
         """See FileSystem."""
-        write_all(self, handle, [self.disk.with_zeros(handle, buffers, offset)], offset, flush=True)
+        write_all(self, handle, [self.disk.with_zeros(handle, buffers, offset, zeros_behind)], offset, flush=True)
 
     def flush(self, handle: int) -> None:
         """See FileSystem."""

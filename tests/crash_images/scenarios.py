@@ -117,7 +117,7 @@ def prepare_between(life: Life) -> None:
     # The rotation's flush of the directory makes the snapshot's name durable, before it has flushed it itself.
     recorder.interrupt(Kind.RENAME, "snapshot", lambda: life.save(None, run(7, 4, b"g" * 900)))
     life.take_snapshot(6, 4)
-    recorder.interrupt(Kind.UNLINK, ".seg", lambda: life.save(None, run(8, 4, b"h")))
+    recorder.interrupt(Kind.RENAME, ".seg", lambda: life.save(None, run(8, 4, b"h")))
     life.compact(7)
     assert recorder.all_interrupted
 
@@ -168,6 +168,22 @@ def compaction(life: Life) -> None:
     life.close()
     life.open()
     life.save(None, run(14, 3, b"on"))
+
+
+def reused(life: Life) -> None:
+    """Segments that compaction has set free are written over, and end with zeros before what they held."""
+    life.open()
+    _fill(life, 1, 12, 1)
+    life.take_snapshot(9, 1)
+    life.compact(10)
+    _fill(life, 13, 17, 2)
+    life.save(HardState(3, 2), run(17, 3, b"in the place of one"))
+    life.take_snapshot(15, 2)
+    life.compact(16)
+    _fill(life, 18, 20, 3)
+    life.cut_in(2, 1, lambda: life.save(None, run(21, 3, b"torn over something" * 60)))
+    life.open()
+    life.save(None, run(life.model.state()[2][-1][0], 4, b"on"))
 
 
 def snapshot(life: Life) -> None:
@@ -326,6 +342,7 @@ SCENARIOS: dict[str, Callable[[Life], None]] = {
         prepare_between,
         worker_between,
         compaction,
+        reused,
         snapshot,
         install,
         close,

@@ -244,7 +244,7 @@ class TestDiskFailed:
         storage.prepare_next()
         storage.save(None, [run(index, 1, bytes(900))])
         take_snapshot(storage, index, 1)
-        disk.fail(Call.UNLINK, errno.EIO)
+        disk.fail(Call.RENAME, errno.EIO)
         with pytest.raises(DiskFailed, match="removing"):
             storage.compact(index)
         storage.close()

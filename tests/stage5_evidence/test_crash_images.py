@@ -15,8 +15,9 @@ from typing import Any
 import attrs
 import pytest
 
-from raftnode import recovery, segmented_log, storage
+from raftnode import log_frames, recovery, segmented_log, storage
 from raftnode.segmented_log import SegmentedLog
+from raftnode.spare_segments import SpareSegments
 from statemachine.events import HardState
 from tests.crash_images import flips
 from tests.crash_images.flips import judge_flips
@@ -24,7 +25,7 @@ from tests.crash_images.images import Disk, digest
 from tests.crash_images.judge import Judge, Wrong
 from tests.crash_images.life import Life, small_pieces
 from tests.crash_images.plan import CASES, SAMPLE, run_flips, run_life, run_scenario
-from tests.crash_images.recorder import Kind, Operation, Promise, image_of
+from tests.crash_images.recorder import Kind, Operation, Promise, Recorder, image_of
 from tests.crash_images.scenarios import SCENARIOS
 from tests.stage3_raftnode.storage_tools import run, small_segments
 
@@ -145,7 +146,7 @@ class TestTheJudgeSees:
             judge_scenario("hard state")
 
     def test_torn_saves_that_are_taken_for_damage(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(recovery, "find_frame", lambda data, start, salt: start + 8)
+        monkeypatch.setattr(recovery, "find_frame", lambda data, start, salt, sequence_min: start + 8)
         with pytest.raises(Wrong, match="refused"):
             judge_scenario("append")
 
@@ -162,17 +163,45 @@ class TestTheJudgeSees:
     def test_a_hard_state_that_goes_with_the_segments_before(self, monkeypatch: pytest.MonkeyPatch) -> None:
         header = segmented_log._header
 
-        def without_hard_state(filesystem: Any, identity: Any, _: HardState, **fields: int) -> Any:
+        def without_hard_state(filesystem: Any, identity: Any, _: HardState, **fields: Any) -> Any:
             return header(filesystem, identity, HardState(0, None), **fields)
 
         monkeypatch.setattr(segmented_log, "_header", without_hard_state)
         with pytest.raises((Wrong, AssertionError)):
             judge_scenario("compaction")
 
+    def test_a_segment_that_is_used_again_while_its_old_name_may_come_back(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        take = SpareSegments.take
+
+        def unflushed(spares: SpareSegments, size_bytes: int) -> Any:
+            with monkeypatch.context() as patch:
+                patch.setattr(Recorder, "flush_directory", lambda recorder, path: None)
+                return take(spares, size_bytes)
+
+        monkeypatch.setattr(SpareSegments, "take", unflushed)
+        with pytest.raises(Wrong, match="refused"):
+            judge_scenario("reused")
+
+    def test_frames_of_an_earlier_use_that_are_taken_for_damage(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """They would have to have the same salt, which is rare."""
+        header = segmented_log._header
+
+        def of_one_salt(*arguments: Any, **fields: Any) -> Any:
+            return attrs.evolve(header(*arguments, **fields), salt=7)
+
+        monkeypatch.setattr(segmented_log, "_header", of_one_salt)
+        judge_scenario("reused")
+        find_frame = log_frames.find_frame
+        monkeypatch.setattr(recovery, "find_frame", lambda data, start, salt, _: find_frame(data, start, salt))
+        with pytest.raises(Wrong, match="refused"):
+            judge_scenario("reused")
+
     def test_damage_that_is_taken_for_torn(self, monkeypatch: pytest.MonkeyPatch) -> None:
         small_segments(monkeypatch, 16 * 1024)
         case = flips.log_case()
-        monkeypatch.setattr(recovery, "find_frame", lambda data, start, salt: None)
+        monkeypatch.setattr(recovery, "find_frame", lambda data, start, salt, sequence_min: None)
         with pytest.raises(Wrong, match="not refused"):
             judge_flips(case, flips.one_value, stride=501)
 

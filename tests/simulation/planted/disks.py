@@ -20,7 +20,7 @@ BUGS: Final[tuple[Bug, ...]] = (
         "A save is in the page cache when it is spoken of, and nowhere else.",
         (
             "raftnode.segmented_log:SegmentedLog._append",
-            "append(position.handle, buffers, position.offset)",
+            "append(position.handle, buffers, position.offset, zeros_behind=zeros_behind)",
             "write(position.handle, buffers, position.offset, flush=False)",
         ),
         conditions=Conditions(faults=_POWER, options=_NOTHING_SURVIVES, load=_BUSY),
@@ -57,7 +57,11 @@ BUGS: Final[tuple[Bug, ...]] = (
         "damage-taken-for-a-torn-end",
         "etcd#6515",
         "Whatever isn't valid in the last segment is dropped, also with valid frames behind it.",
-        ("raftnode.recovery:_judge_rest", "follower = find_frame(data, end, salt)", "follower = None"),
+        (
+            "raftnode.recovery:_judge_rest",
+            "follower = find_frame(data, end, header.salt, sequence if header.is_reused else 0)",
+            "follower = None",
+        ),
         test="tests/stage3_raftnode/test_storage_damage.py::test_a_block_of_zeros_in_the_middle_is_corrupt",
     ),
     bug(
@@ -105,7 +109,7 @@ BUGS: Final[tuple[Bug, ...]] = (
         "The header and the first save of a new segment aren't on disk.",
         (
             "raftnode.segments:write_blank",
-            "append(blank.handle, buffers, 0)",
+            "append(blank.handle, buffers, 0, zeros_behind=end_zeros(end, blank.size_bytes))",
             "write(blank.handle, buffers, 0, flush=False)",
         ),
         conditions=Conditions(

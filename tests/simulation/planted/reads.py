@@ -96,7 +96,7 @@ BUGS: Final[tuple[Bug, ...]] = (
         "A read is answered when changes are applied that were proposed before it came.",
         (
             "fileserver.replicated:ReplicatedBackend.read",
-            "self._average_batch_us <= RIDE_US_MAX and self._may_submit()",
+            "self._average_batch_us <= RIDE_US_MAX and self.has_gathered()",
             "self._under_way",
         ),
         (
