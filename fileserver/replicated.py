@@ -2,9 +2,9 @@
 
 Theory of operation
     Changes gather while a batch of them is under way, and become the next: one submission of the node. When this
-    server's own replica has applied it, its clients are answered, and only then, with the node's next turn, the next
-    batch goes: so whoever asks again at once is in it. Fewer and bigger batches cost less, since each costs a message
-    to every server and a flush; with two of them under way both would be half as big, and no sooner done.
+    server's own replica has applied it, its clients are answered, and only then the next batch goes, once most of
+    them have come again (:mod:`fileserver.returning_clients`). Fewer and bigger batches cost less, since each costs a
+    message to every server and a flush; with two of them under way both would be half as big, and no sooner done.
 
     A big content goes ahead in pieces, a few on their way at a time, and its command follows. A batch of reads waits
     for a barrier of the node and is then evaluated against the store. Replies are sent once for all that a turn of the
@@ -14,7 +14,8 @@ Theory of operation
     acknowledged before the reads came stands in the log before that batch, which is proposed later; so when this
     server's replica has applied it, the store is fresh enough for them (they are read through the log, as the beginning
     of thesis 6.4 has it). That saves their messages, and has all clients answered together, whose next requests then
-    come together. They do so only while batches are quick, and ask for a barrier after all when theirs isn't.
+    come together. They do so only while batches are quick, and ask for a barrier after all when theirs isn't. If no
+    change has gathered when most clients are there, the reads ask for their barrier together.
 
     Nothing waits longer than `request_timeout`. A change that was never proposed by then is withdrawn and was not
     applied; of one that was proposed nobody can tell yet, and it is said so. (It stays proposed: its sequence number is
@@ -38,6 +39,7 @@ import attrs
 from fileserver.backend import ChangeBatch, ClockCallback, Failure, FailureKind, ReadBatch, Upload
 from fileserver.commands import DROP, PART, Result, encode_batch
 from fileserver.config import ClusterConfig
+from fileserver.returning_clients import ReturningClients
 from fileserver.store import Store
 from raftnode.node import Node
 from raftnode.runtime import Runtime, Signal
@@ -100,10 +102,15 @@ class ReplicatedBackend:
         self._gathered: ChangeBatch | None = None
         """What is to be the next."""
         self._gathered_until_us = 0
-        self._is_told = False
-        """The node knows that something has gathered; it decides when it proposes."""
         self._riders: list[ReadBatch] = []
-        """Reads that ride on it; only while it is to go with the next turn."""
+        """Reads that go with it, or ask for a barrier if there is none; only while no batch is under way."""
+        self._rider_count = 0
+        """How many requests that are."""
+        self._returning = ReturningClients()
+        self._is_told = False
+        """The node knows that what has gathered is to go; it decides when it proposes."""
+        self._waits_anew = False
+        """Something has begun to wait for others in this pass."""
         self._average_batch_us = 0.0
         """How long batches of changes take, from being submitted to being applied."""
         self._has_news = False
@@ -124,28 +131,30 @@ class ReplicatedBackend:
         if self._gathered is None:
             self._gathered = batch
             self._gathered_until_us = self._now_us() + self._timeout_us
-            self._is_told = False
         else:
             self._gathered.absorb(batch)
-        if not self._is_told and self.has_gathered():
-            self._is_told = self._has_news = True
+        self._tell_if_ready()
 
-    def has_gathered(self) -> bool:
-        """Whether something has gathered that is to go the next time that the node proposes."""
-        gathered = self._gathered
-        return gathered is not None and (
-            not self._under_way or gathered.content_bytes >= self.gathered_bytes_enough * self._under_way
-        )
+    def _tell_if_ready(self) -> None:
+        """See that the node takes its turn if what has gathered is to go now."""
+        if not self._is_told:
+            if self._is_ready():
+                self._is_told = self._has_news = True
+            else:
+                self._waits_anew = True
 
-    def submit_gathered(self) -> None:
-        """Hand over to the node what has gathered, unless that is to wait. For when the node is about to propose."""
+    def _is_ready(self) -> bool:
+        """Whether what has gathered is to go."""
         gathered = self._gathered
-        if gathered is not None and self.has_gathered():
-            riders, self._gathered, self._riders = self._riders, None, []
-            number = next(self._numbers)
-            submission = self._node.submit(encode_batch(gathered.fields), partial(self._applied, number), wake=False)
-            self._pending[number] = _Pending(gathered, submission, self._now_us(), self._gathered_until_us, riders)
-            self._under_way += 1
+        if self._under_way:
+            return gathered is not None and gathered.content_bytes >= self.gathered_bytes_enough * self._under_way
+        count = self._waiting_count
+        return count > 0 and self._returning.are_here(count, self._now_us())
+
+    @property
+    def _waiting_count(self) -> int:
+        """How many requests have gathered."""
+        return self._rider_count + (0 if self._gathered is None else len(self._gathered))
 
     def submit_upload(self, upload: Upload) -> None:
         """Have a change with a big content replicated and applied."""
@@ -156,11 +165,19 @@ class ReplicatedBackend:
         redirect = self._redirect()
         if redirect is not None:
             batch.failed(redirect)
-        elif self._average_batch_us <= RIDE_US_MAX and self.has_gathered():
+        elif self._may_ride():
             self._riders.append(batch)
+            self._rider_count += len(batch)
+            self._tell_if_ready()
         else:
             self._ask_for_barrier(batch, self._now_us())
             self._has_news = True
+
+    def _may_ride(self) -> bool:
+        """Whether there is a change to ride on, or most likely soon is: one was answered just now."""
+        if self._under_way or self._average_batch_us > RIDE_US_MAX:
+            return False
+        return self._gathered is not None or self._returning.until_us > self._now_us()
 
     def _ask_for_barrier(self, batch: ReadBatch, begun_us: int) -> None:
         number = next(self._numbers)
@@ -170,8 +187,11 @@ class ReplicatedBackend:
     def begin(self) -> None:
         """Have the node take its turn, if there is something for it."""
         if self._has_news:
-            self._has_news = False
+            self._has_news = self._waits_anew = False
             self._node.act()
+        elif self._waits_anew:
+            self._waits_anew = False
+            self._node.reconsider_deadline()
 
     def clock_us(self) -> int:
         """Tell the cluster clock as this server extrapolates it."""
@@ -229,7 +249,39 @@ class ReplicatedBackend:
             ],
         }
 
-    # What the node tells
+    # What the node asks for, and tells
+
+    def due_us(self) -> int | None:
+        """When what has gathered is to go if nothing comes before; None if it waits for something else."""
+        if self._under_way or self._is_told or (self._gathered is None and not self._riders):
+            return None
+        return self._returning.until_us
+
+    def ask_for_reads(self) -> None:
+        """Ask for the barrier of reads that have gathered alone. For the beginning of a turn."""
+        if self._riders and self._gathered is None and self._is_ready():
+            self._is_told = False
+            now_us = self._now_us()
+            for reads in self._take_riders():
+                self._ask_for_barrier(reads, now_us)
+
+    def has_gathered(self) -> bool:
+        """Whether something has gathered that is to go the next time that the node proposes."""
+        return self._gathered is not None and self._is_ready()
+
+    def submit_gathered(self) -> None:
+        """Hand over to the node what has gathered, unless that is to wait. For when the node is about to propose."""
+        gathered = self._gathered
+        if gathered is not None and self._is_ready():
+            riders, self._gathered, self._is_told = self._take_riders(), None, False
+            number = next(self._numbers)
+            submission = self._node.submit(encode_batch(gathered.fields), partial(self._applied, number), wake=False)
+            self._pending[number] = _Pending(gathered, submission, self._now_us(), self._gathered_until_us, riders)
+            self._under_way += 1
+
+    def _take_riders(self) -> list[ReadBatch]:
+        riders, self._riders, self._rider_count = self._riders, [], 0
+        return riders
 
     def after_apply(self) -> None:
         """The node has applied entries or let reads pass: answer who waits for the clock, and send what there is."""
@@ -237,7 +289,8 @@ class ReplicatedBackend:
         clock_us = self.store.clock_us
         while waiting and waiting[0][0] <= clock_us:
             heappop(waiting)[3](None)
-        if self.has_gathered():
+        self._returning.replies_go(self._waiting_count, self._now_us())
+        if self._is_ready():
             self._node.wake()
         self.flush_replies()
 
@@ -246,7 +299,9 @@ class ReplicatedBackend:
         pending = self._pending.pop(number)
         batch = pending.batch
         assert isinstance(batch, ChangeBatch), "reads aren't submitted"
-        self._average_batch_us += (self._now_us() - pending.begun_us - self._average_batch_us) / 8
+        took_us = self._now_us() - pending.begun_us
+        self._average_batch_us += (took_us - self._average_batch_us) / 8
+        self._returning.answered(len(batch) + sum(map(len, pending.riders)), took_us)
         if len(results) == len(batch):
             batch.applied(results)
         else:
@@ -277,9 +332,9 @@ class ReplicatedBackend:
             self._give_up(self._pending.pop(number))
         if self._gathered is not None and self._gathered_until_us <= now_us:
             self._gathered.failed(self._timed_out(applied_maybe=False))
-            self._gathered = None
-            self._let_off(self._riders, now_us)
-        if self.has_gathered():
+            self._gathered, self._is_told = None, False
+            self._let_off(self._take_riders(), now_us)
+        if self._is_ready():
             self._node.wake()
         overdue = [waiter for waiter in self._waiting_for_clock if waiter[2] <= now_us]
         if overdue:

@@ -91,12 +91,14 @@ async def _serve(
     reactor = Reactor(
         now_us=runtime.now_us, turn=node.turn, deadline_us=node.deadline_us, may_linger=lambda: not runtime.is_blocking
     )
-    node.driven_by(reactor.wake)
+    node.driven_by(reactor.wake, reactor.look_again)
     try:
         backend = ReplicatedBackend(config, server_id, node, store, runtime)
         clients = ClientLoop(backend, listen(server.client.host, server.client.port), reactor, _limits(config))
         backend.flush_replies = clients.flush
         node.observer = Observer(
+            turn_begins=backend.ask_for_reads,
+            due_us=backend.due_us,
             has_gathered=backend.has_gathered,
             proposes=backend.submit_gathered,
             applied=backend.after_apply,

@@ -136,6 +136,7 @@ class Node:
         """When the driver wakes by itself."""
         self._wake_driver: Callable[[], None] | None = None
         """Says to whoever drives this node that a turn is due; None when the node's own task does."""
+        self._look_again = self.wake
         self._followed: tuple[int | None, int] = (None, 0)
         """The leader and the term that were last seen."""
         self._barrier_asked_of: tuple[int | None, int] = self._followed
@@ -202,8 +203,7 @@ class Node:
             self._wake_driver()
             return
         self.turn()
-        if self.deadline_us() < self._sleeps_until_us:
-            self.wake()
+        self.reconsider_deadline()
 
     @property
     def refuses_changes(self) -> bool:
@@ -268,12 +268,12 @@ class Node:
             self._drive,
         )
 
-    def driven_by(self, wake: Callable[[], None]) -> None:
+    def driven_by(self, wake: Callable[[], None], look_again: Callable[[], None]) -> None:
         """Have somebody else take the turns: :meth:`turn` after each call of ``wake``, and when it is ``deadline_us``.
 
-        To be called before the node runs.
+        ``look_again`` says that ``deadline_us`` may be sooner than it was. To be called before the node runs.
         """
-        self._wake_driver = wake
+        self._wake_driver, self._look_again = wake, look_again
 
     async def hand_over(self, timeout_seconds: float) -> None:
         """Before a stop: have another server lead, if this one does; wait until it does or the time is up."""
@@ -292,15 +292,26 @@ class Node:
 
     def deadline_us(self) -> int:
         """When there will be something to do though nothing comes."""
-        deadline_us = self._proposer.deadline_us(self._now_us())
-        return self.raft.deadline_us if deadline_us is None else min(self.raft.deadline_us, deadline_us)
+        deadline_us = self.raft.deadline_us
+        for other_us in (self._proposer.deadline_us(self._now_us()), self.observer.due_us()):
+            if other_us is not None and other_us < deadline_us:
+                deadline_us = other_us
+        return deadline_us
+
+    def reconsider_deadline(self) -> None:
+        """The observer may want a turn sooner than it did when the driver was last told."""
+        if self._wake_driver is not None:
+            self._look_again()
+        elif self.deadline_us() < self._sleeps_until_us:
+            self.wake()
 
     def turn(self) -> None:
         """Take all that has come, and do all that follows from it. For the driver."""
         now_us = self._now_us()
+        observer = self.observer
+        observer.turn_begins()
         self._take_inbox(now_us)
         self._notice_leader()
-        observer = self.observer
         if not self._proposer.waits_for_others(now_us, has_gathered=observer.has_gathered()):
             observer.proposes()
             self._proposer.propose(now_us)

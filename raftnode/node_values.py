@@ -59,6 +59,10 @@ def _nothing() -> None:
     """Do nothing."""
 
 
+def _never() -> None:
+    """Want nothing at any time."""
+
+
 def _no() -> bool:
     """Have nothing."""
     return False
@@ -72,6 +76,10 @@ def _say_nothing(_event: str, **_details: object) -> None:
 class Observer:
     """Calls that a node makes so that others can follow what it does; all of them return at once."""
 
+    turn_begins: Callable[[], None] = _nothing
+    """The node is about to look at what it was given: whoever has gathered reads asks for their barrier now."""
+    due_us: Callable[[], int | None] = _never
+    """When a turn is wanted though nothing comes."""
     has_gathered: Callable[[], bool] = _no
     """Somebody would submit something if the node proposed now."""
     proposes: Callable[[], None] = _nothing

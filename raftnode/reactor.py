@@ -87,6 +87,10 @@ class Reactor:
     def wake(self) -> None:
         """Have a turn taken, soon. May be called from within a turn, and from any task of the same thread."""
         self._turn_is_due = True
+        self.look_again()
+
+    def look_again(self) -> None:
+        """The deadline may have come closer. May be called as ``wake`` may."""
         if self._sleep is not None:
             self._sleep.cancel()
 
