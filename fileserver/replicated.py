@@ -145,6 +145,8 @@ class ReplicatedBackend:
 
     def _is_ready(self) -> bool:
         """Whether what has gathered is to go."""
+        if self._is_told:
+            return True
         gathered = self._gathered
         if self._under_way:
             return gathered is not None and gathered.content_bytes >= self.gathered_bytes_enough * self._under_way
@@ -266,8 +268,11 @@ class ReplicatedBackend:
                 self._ask_for_barrier(reads, now_us)
 
     def has_gathered(self) -> bool:
-        """Whether something has gathered that is to go the next time that the node proposes."""
-        return self._gathered is not None and self._is_ready()
+        """Whether something has gathered that is to go the next time that the node proposes. From now on it knows."""
+        if self._gathered is None or not self._is_ready():
+            return False
+        self._is_told = True
+        return True
 
     def submit_gathered(self) -> None:
         """Hand over to the node what has gathered, unless that is to wait. For when the node is about to propose."""
@@ -290,7 +295,7 @@ class ReplicatedBackend:
         while waiting and waiting[0][0] <= clock_us:
             heappop(waiting)[3](None)
         self._returning.replies_go(self._waiting_count, self._now_us())
-        if self._is_ready():
+        if not self._is_told and self._is_ready():
             self._node.wake()
         self.flush_replies()
 

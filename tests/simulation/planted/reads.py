@@ -96,12 +96,12 @@ BUGS: Final[tuple[Bug, ...]] = (
         "A read is answered when changes are applied that were proposed before it came.",
         (
             "fileserver.replicated:ReplicatedBackend.read",
-            "self._average_batch_us <= RIDE_US_MAX and self.has_gathered()",
+            "self._may_ride()",
             "self._under_way",
         ),
         (
             "fileserver.replicated:ReplicatedBackend.read",
-            "self._riders.append(batch)",
+            "self._riders.append(batch)\n        self._rider_count += len(batch)\n        self._tell_if_ready()",
             "next(each for each in reversed(self._pending.values()) if each.submission).riders.append(batch)",
         ),
         conditions=Conditions(options={"servers": 3, "pass_us": 30_000}, load=_READS),

@@ -146,7 +146,7 @@ BUGS: Final[tuple[Bug, ...]] = (
         "Changes that waited for too long to be proposed are refused, and proposed later.",
         (
             "fileserver.replicated:ReplicatedBackend._give_up_what_is_late",
-            "self._gathered = None",
+            "self._gathered, self._is_told = None, False",
             "pass",
         ),
         conditions=Conditions(
@@ -154,5 +154,16 @@ BUGS: Final[tuple[Bug, ...]] = (
             options={"request_timeout_us": 2_000_000, "servers": 3},
             load=_BUSY | {"patience_us": 20_000_000},
         ),
+    ),
+    bug(
+        "waiting-batch-keeps-its-server-awake",
+        "found here by the simulator",
+        "A batch that waits for those of other servers is due all the time, and its server takes turn after turn.",
+        (
+            "fileserver.replicated:ReplicatedBackend.has_gathered",
+            "    self._is_told = True\n",
+            "",
+        ),
+        conditions=Conditions(options={"servers": 5}, load={"think_us": 2_000, "clients": 10}),
     ),
 )
