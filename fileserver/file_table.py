@@ -139,14 +139,14 @@ class FileTable:
     def _take(self, name: bytes) -> tuple[int, int]:
         """Take a file out of all but the two sorted indexes; returns its version and deadline."""
         old = self.records.pop(name)
-        if self.views:
-            self._save_for_views(name, old)
+        for view in self.views:
+            view.save_removed(name, old)
         version, deadline_us, size, _, crc = old
         self.content_bytes -= size
         self.digest -= fingerprint(name, version, deadline_us, crc)
         return version, deadline_us
 
     def _save_for_views(self, name: bytes, old: RawRecord | None) -> None:
-        """Let each open view keep what the file is now, before it changes."""
+        """Let each open view keep what the file is now, before it is another one."""
         for view in self.views:
             view.save(name, old)

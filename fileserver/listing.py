@@ -18,8 +18,8 @@ Theory of operation
     When a restore puts another table in the store's place, its views keep the old table, which no one changes any more.
 
 Invariants
-    The overlay and its sorted names hold only names behind the cursor that begin with the prefix; the first record
-    saved for a name stands. An overlaid record wins over the table's.
+    The overlay holds only names behind the cursor that begin with the prefix; the first record saved for a name stands.
+    An overlaid record wins over the table's. The removed names are those of the overlay that the table may not have.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class StoreView:
     _cursor: bytes | None = attrs.field(default=None, init=False)
     """The last name passed."""
     _overlay: dict[bytes, RawRecord | None] = attrs.field(factory=dict, init=False, repr=False)
-    _overlaid_names: SortedList = attrs.field(factory=SortedList, init=False, repr=False)
-    """Names in the overlay that there was a file of: they may be gone from the table."""
+    _removed_names: SortedList = attrs.field(factory=SortedList, init=False, repr=False)
+    """Names in the overlay that there was a file of, and that were removed from the table."""
     _closed: bool = attrs.field(default=False, init=False)
 
     @property
@@ -76,11 +76,14 @@ class StoreView:
         """Keep what a file is, since it is going to change. Called by the table for its open views."""
         if self._cursor is not None and name <= self._cursor:
             return
-        if name in self._overlay or not name.startswith(self._prefix):
-            return
-        self._overlay[name] = record
-        if record is not None:
-            self._overlaid_names.add(name)
+        if name not in self._overlay and name.startswith(self._prefix):
+            self._overlay[name] = record
+
+    def save_removed(self, name: bytes, record: RawRecord) -> None:
+        """Keep what a file is, since it is going to be removed."""
+        self.save(name, record)
+        if self._overlay.get(name) is not None and name not in self._removed_names:
+            self._removed_names.add(name)
 
     def close(self) -> None:
         """The rest isn't wanted: the view costs nothing from here on. May be called more than once."""
@@ -88,7 +91,7 @@ class StoreView:
             self._closed = True
             self._table.views.remove(self)
             self._overlay.clear()
-            self._overlaid_names.clear()
+            self._removed_names.clear()
 
     def __enter__(self) -> StoreView:
         """The view itself."""
@@ -101,9 +104,9 @@ class StoreView:
     def _next_names(self, limit: int) -> list[bytes]:
         """The next names of table and overlay, at most ``limit``, not all of which need have been there."""
         names = self._names_of(self._table.names, limit)
-        if not self._overlaid_names:
+        if not self._removed_names:
             return names
-        return sorted({*names, *self._names_of(self._overlaid_names, limit)})[:limit]
+        return sorted({*names, *self._names_of(self._removed_names, limit)})[:limit]
 
     def _names_of(self, names: SortedList, limit: int) -> list[bytes]:
         """The first of these sorted names that lie ahead of the view."""
@@ -127,5 +130,5 @@ class StoreView:
             record = overlay.pop(name) if name in overlay else records[name]
             if record is not None:
                 found.append((name, record))
-        del self._overlaid_names[: self._overlaid_names.bisect_right(names[-1])]
+        del self._removed_names[: self._removed_names.bisect_right(names[-1])]
         return found

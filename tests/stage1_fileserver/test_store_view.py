@@ -106,12 +106,20 @@ def test_only_names_of_the_prefix_are_kept(store: Store) -> None:
 
 def test_what_was_kept_is_given_up_as_it_is_passed(store: Store) -> None:
     view = store.view()
-    run(store, write(b"a"), write(b"b"), delete(b"c"), write(b"h"))
+    run(store, write(b"a"), write(b"b"), delete(b"c"), write(b"g"), delete(b"h"))
+    assert list(view._removed_names) == [b"c", b"h"]
     view.next_slice(3)
-    assert list(view._overlay) == [b"h"]
-    assert list(view._overlaid_names) == [b"h"]
+    assert list(view._overlay) == [b"g", b"h"]
+    assert list(view._removed_names) == [b"h"]
     run(store, write(b"a"), write(b"c"))
-    assert list(view._overlay) == [b"h"]
+    assert list(view._overlay) == [b"g", b"h"]
+
+
+def test_a_file_that_is_removed_again_and_again_is_given_once(store: Store) -> None:
+    view = store.view()
+    run(store, delete(b"c"), write(b"c"), delete(b"c"), write(b"new"), delete(b"new"))
+    assert list(view._removed_names) == [b"c"]
+    assert read(view) == ALL
 
 
 def test_the_end_or_close_takes_it_off_the_store(store: Store) -> None:
