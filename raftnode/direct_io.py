@@ -28,6 +28,7 @@ BUFFER_BYTES: Final = 512 * 1024
 _FLAG: Final[int] = getattr(os, "O_DIRECT", 0)
 _ZEROS: Final = bytes(2 * BLOCK_BYTES)
 ZEROS_BEHIND_MAX: Final = BLOCK_BYTES
+"""Most zeros that an append can be told to write behind what it writes."""
 
 
 class DirectFile:

@@ -279,6 +279,11 @@ def is_whole(data: bytes, offset: int, salt: int) -> bool:
     )
 
 
+def body_bytes_at(data: bytes) -> int:
+    """How long the body is that the frame head at the beginning claims, checked by nothing; 0 for less than a head."""
+    return FRAME_HEAD.unpack_from(data)[4] if len(data) >= FRAME_HEAD_BYTES else 0
+
+
 def decode_body(data: bytes, offset: int) -> tuple[HardState | None, tuple[int, int] | None, list[EntriesRun]]:
     """What the whole frame at that offset says: the hard state, the reset, the runs.
 

@@ -50,6 +50,7 @@ from raftnode.log_frames import (
     BadHeader,
     OtherVersion,
     SegmentHeader,
+    body_bytes_at,
     decode_body,
     decode_header,
     find_frame,
@@ -268,8 +269,11 @@ def _judge_rest(path: Path, data: bytes, end: int, header: SegmentHeader, sequen
         raise LogCorrupt(path, end, "the frame there does not continue the one before it")
     if follower is not None:
         raise LogCorrupt(path, end, f"no valid frame stands there, and one follows at offset {follower}")
-    if header.is_reused and rest.startswith(_NO_HEAD):
-        return None
+    if header.is_reused:
+        if rest.startswith(_NO_HEAD):
+            return None
+        # What stands behind the frame isn't of this log.
+        rest = rest[: FRAME_HEAD_BYTES + body_bytes_at(rest)]
     return Torn(path, end, len(rest.rstrip(b"\0")))
 
 

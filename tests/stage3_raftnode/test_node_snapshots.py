@@ -11,6 +11,7 @@ from trio.testing import MockClock
 
 from raftnode.simulated_disk import Call
 from raftnode.snapshot_keeper import NO_ROOM_PAUSE_US
+from raftnode.storage import Storage
 from raftnode.trio_runtime import TrioRuntime
 from statemachine.roles import Options
 from tests.stage3_raftnode.clusters import Cluster, Server, T, numbered, open_cluster
@@ -22,6 +23,12 @@ SMALL_CHUNKS = Options(snapshot_chunk_bytes=500)
 
 def snapshots(server: Server) -> list[str]:
     return sorted(name for name in server.disk.list_directory(server.directory) if name.endswith(".snap"))
+
+
+def spares(server: Server) -> list[str]:
+    """Old segments that are kept to be used again."""
+    names = server.disk.list_directory(server.directory)
+    return [name for name in names if name.startswith("log-0") and name.endswith(".tmp")]
 
 
 def temporary(server: Server) -> list[str]:
@@ -305,6 +312,31 @@ async def test_a_damaged_snapshot_is_refused(autojump_clock: MockClock) -> None:
         await append_one_by_one(leader, 200, b"more")
         await cluster.settle()
         assert follower.has_said("snapshot installed")
+
+
+async def test_without_room_for_a_snapshot_old_segments_are_given_up(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are kept to be used again, but a snapshot needs their room more."""
+    small_segments(monkeypatch)
+    remove_spares = Storage.remove_spares
+    left: list[list[str]] = []
+
+    def removing(storage: Storage) -> None:
+        remove_spares(storage)
+        left.append(spares(server))
+
+    monkeypatch.setattr(Storage, "remove_spares", removing)
+    async with open_cluster(1, snapshot_log_bytes=LOG_BYTES) as cluster:
+        server = cluster.running[0]
+        while not spares(server):
+            await append_one_by_one(server, 1, b"item")
+        assert left == []
+        server.disk.fail(Call.OPEN, errno.ENOSPC, "snapshot-")
+        while not server.has_said("no room for a snapshot"):
+            await append_one_by_one(server, 1, b"more")
+        await cluster.until(lambda: bool(left))
+        assert len(left[0]) <= 1, "only the one that is the next segment"
 
 
 @pytest.mark.parametrize("call", [Call.WRITE, Call.OPEN])

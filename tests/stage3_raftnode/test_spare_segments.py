@@ -58,6 +58,17 @@ def active_header_is_reused(disk: SimulatedDisk) -> bool:
     return decode_header(content[:HEADER_BYTES]).is_reused
 
 
+def gone_on_in_a_spare(disk: SimulatedDisk, saves: int = 1) -> int:
+    """With so many saves in the first segment that was one before; the index of the last entry."""
+    storage = compacted(disk)
+    last_index = 30
+    while not active_header_is_reused(disk):
+        last_index += 1
+        fill(storage, last_index, last_index)
+    fill(storage, last_index + 1, last_index + saves - 1)
+    return last_index + saves - 1
+
+
 def test_the_latest_segments_that_were_set_free_are_kept() -> None:
     disk = SimulatedDisk()
     storage = compacted(disk)
@@ -85,26 +96,18 @@ def test_the_next_segments_are_made_of_them() -> None:
 @pytest.mark.parametrize("ends", ["killed", "power"])
 def test_what_stands_behind_the_end_is_not_taken_for_a_torn_save(ends: str) -> None:
     disk = SimulatedDisk()
-    storage = compacted(disk)
-    index = 31
-    while not active_header_is_reused(disk):
-        fill(storage, index, index)
-        index += 1
+    last_index = gone_on_in_a_spare(disk)
     if ends == "killed":
         disk.process_killed()
     else:
         disk.power_cut(Random(1), Survival.NOTHING)
     recovered = recover(disk)
-    assert (recovered.torn, recovered.last_index) == (None, index - 1)
+    assert (recovered.torn, recovered.last_index) == (None, last_index)
 
 
 def test_the_end_of_a_log_is_written_as_zeros() -> None:
     disk = SimulatedDisk()
-    storage = compacted(disk)
-    index = 31
-    while not active_header_is_reused(disk):
-        fill(storage, index, index)
-        index += 1
+    gone_on_in_a_spare(disk)
     content = bytes(disk.content(DIRECTORY / log_names(disk)[-1]))
     end = content.rindex(b"x" * 200, 0, SEGMENT_BYTES // 2) + 200
     end += -end % 8
@@ -114,26 +117,18 @@ def test_the_end_of_a_log_is_written_as_zeros() -> None:
 @pytest.mark.parametrize("at", [0, 9, 30])
 def test_a_damaged_last_save_is_still_reported(at: int) -> None:
     disk = SimulatedDisk()
-    storage = compacted(disk)
-    index = 31
-    while not active_header_is_reused(disk):
-        fill(storage, index, index)
-        index += 1
+    last_index = gone_on_in_a_spare(disk)
     disk.process_killed()
     disk.damage(DIRECTORY / log_names(disk)[-1], HEADER_BYTES + at)
     recovered = recover(disk)
     assert recovered.torn is not None
-    assert (recovered.torn.offset, recovered.last_index) == (HEADER_BYTES, index - 2)
+    assert (recovered.torn.offset, recovered.last_index) == (HEADER_BYTES, last_index - 1)
+    assert recovered.torn.size_bytes < SEGMENT_BYTES / 2, "it is not all that stands in the file"
 
 
 def test_a_damaged_save_with_one_behind_it_is_refused_as_ever() -> None:
     disk = SimulatedDisk()
-    storage = compacted(disk)
-    index = 31
-    while not active_header_is_reused(disk):
-        fill(storage, index, index)
-        index += 1
-    fill(storage, index, index)
+    gone_on_in_a_spare(disk, saves=2)
     disk.process_killed()
     disk.damage(DIRECTORY / log_names(disk)[-1], HEADER_BYTES + 9)
     with pytest.raises(LogCorrupt, match="one follows"):
