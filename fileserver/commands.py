@@ -1,9 +1,17 @@
 """The commands that change a store, as they stand in a log entry.
 
 Theory of operation
-    A batch of commands is ONE flat CBOR array, :data:`FIELDS_PER_COMMAND` fields a command and no object per
-    command: ``op, name, argument, exptime, content``. That is what makes a batch cheap to encode, to decode and to
-    run; see :func:`decode_batch` for how a batch is checked without a Python loop over its commands.
+    A command has :data:`FIELDS_PER_COMMAND` fields: ``op, name, argument, exptime, content``. A batch of commands is
+    encoded by column, as one CBOR array of five::
+
+        operations (bytes, one a command) | names (array) | arguments | exptimes | contents (array)
+
+    Arguments and exptimes are numbers of eight bytes each, little-endian, in one byte string; or 0 if all of them
+    are, as most are. So there are two items a command, and no object of its own: that is what makes a batch cheap to
+    encode, to decode and to run. :func:`decode_batch` tells how it is checked without a Python loop over its commands.
+
+    Logs of earlier versions have batches by row: one flat array of all fields. Its first item, if it has one, is a
+    number, and that of columns is none, so each is recognised. They are read for good, and not written.
 
     ==========  ========================================  =================  ====================================
     op          argument                                  exptime            content
@@ -39,7 +47,8 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 from enum import IntEnum
-from typing import Final, TypeAlias
+from struct import pack, unpack
+from typing import Any, Final, TypeAlias
 
 import cbor2
 
@@ -97,24 +106,68 @@ class BadBatch(ValueError):
 
 def encode_batch(fields: Sequence[Field]) -> Payload:
     """Encode a batch from its fields, five a command, in a row."""
-    return cbor2.dumps(fields)
+    operations = bytes(fields[0::5])  # type: ignore[arg-type]
+    return cbor2.dumps(
+        (operations, fields[1::5], _encode_numbers(fields[2::5]), _encode_numbers(fields[3::5]), fields[4::5])
+    )
+
+
+def _encode_numbers(numbers: Sequence[Field]) -> bytes | int:
+    return pack(f"<{len(numbers)}q", *numbers) if any(numbers) else 0
 
 
 def decode_batch(payload: Payload) -> Columns:
     """Decode and check a batch.
 
-    The checks go over whole columns in C: a loop over the commands would cost as much as running them. ``bytes()`` and
-    ``array("q")`` refuse what is no integer or is out of range; booleans pass for the integers that they are.
+    The checks go over whole columns in C: a loop over the commands would cost as much as running them.
 
     Raises:
-        BadBatch: it isn't one flat array of five fields a command with the types and ranges above.
+        BadBatch: it has another shape than the module describes, or types or numbers that a command can't have.
     """
     try:
-        fields = cbor2.loads(payload, max_depth=2, allow_indefinite=False)
+        fields = cbor2.loads(payload, max_depth=3, allow_indefinite=False)
     except (cbor2.CBORDecodeError, ValueError, TypeError, OverflowError) as error:
         raise BadBatch(f"not CBOR: {error}") from error
     if type(fields) is not list or len(fields) % FIELDS_PER_COMMAND:
-        raise BadBatch("not an array of five fields a command")
+        raise BadBatch("not an array of five columns, nor of five fields a command")
+    by_column = bool(fields) and type(fields[0]) is bytes
+    columns = _columns_of_columns(fields) if by_column else _columns_of_rows(fields)
+    operations, names, _, exptimes, contents = columns
+    if operations.translate(None, _OPERATIONS):
+        raise BadBatch("unknown operation")
+    if not set(map(type, names)) <= {bytes} or not set(map(type, contents)) <= {bytes, int}:
+        raise BadBatch("a name or a content is of the wrong type")
+    if exptimes and max(exptimes) > MAX_EXPTIME_SECONDS:
+        raise BadBatch("exptime is out of range")
+    return columns
+
+
+def _columns_of_columns(fields: list[Any]) -> Columns:
+    """A batch as it is written. Raises BadBatch for columns of wrong types or lengths."""
+    if len(fields) != FIELDS_PER_COMMAND:
+        raise BadBatch("not five columns")
+    operations, names, arguments, exptimes, contents = fields
+    count = len(operations)
+    if type(names) is not list or type(contents) is not list or not len(names) == len(contents) == count:
+        raise BadBatch("columns of different lengths")
+    return operations, names, _decode_numbers(arguments, count), _decode_numbers(exptimes, count), contents
+
+
+def _decode_numbers(column: Any, count: int) -> list[int]:
+    """A column of numbers, as many as ``count``."""
+    if type(column) is int and column == 0:
+        return [0] * count
+    if type(column) is not bytes or len(column) != 8 * count:
+        raise BadBatch("a column of numbers of a wrong length")
+    return list(unpack(f"<{count}q", column))
+
+
+def _columns_of_rows(fields: list[Any]) -> Columns:
+    """A batch as earlier versions wrote it.
+
+    ``bytes()`` and ``array("q")`` refuse what is no integer or is out of range; booleans pass for the integers that
+    they are.
+    """
     names, arguments, exptimes, contents = fields[1::5], fields[2::5], fields[3::5], fields[4::5]
     try:
         operations = bytes(fields[0::5])
@@ -122,10 +175,4 @@ def decode_batch(payload: Payload) -> Columns:
         array("q", exptimes)
     except (TypeError, ValueError, OverflowError) as error:
         raise BadBatch(f"a number is none, or out of range: {error}") from error
-    if operations.translate(None, _OPERATIONS):
-        raise BadBatch("unknown operation")
-    if not set(map(type, names)) <= {bytes} or not set(map(type, contents)) <= {bytes, int}:
-        raise BadBatch("a name or a content is of the wrong type")
-    if exptimes and max(exptimes) > MAX_EXPTIME_SECONDS:
-        raise BadBatch("exptime is out of range")
     return operations, names, arguments, exptimes, contents

@@ -57,10 +57,11 @@ class StoreView:
 
     def next_slice(self, limit: int) -> list[tuple[bytes, Record]]:
         """The next files in order of name: 1 to ``limit`` of them, or none at the end (or once closed)."""
-        return [(name, Record._make(record)) for name, record in self.next_raw_slice(limit)]
+        names, records = self.next_raw_slice(limit)
+        return list(zip(names, map(Record._make, records), strict=True))
 
-    def next_raw_slice(self, limit: int) -> list[tuple[bytes, RawRecord]]:
-        """As :meth:`next_slice`, with the records as they are kept."""
+    def next_raw_slice(self, limit: int) -> tuple[list[bytes], list[RawRecord]]:
+        """As :meth:`next_slice`, with names and records apart, and these as they are kept."""
         while not self._closed:
             names = self._next_names(limit)
             if not names:
@@ -68,9 +69,9 @@ class StoreView:
                 break
             self._cursor = names[-1]
             found = self._look_up(names)
-            if found:  # else the slice was all files that are younger than the view: go on behind them
+            if found[0]:  # else the slice was all files that are younger than the view: go on behind them
                 return found
-        return []
+        return [], []
 
     def save(self, name: bytes, record: RawRecord | None) -> None:
         """Keep what a file is, since it is going to change. Called by the table for its open views."""
@@ -119,16 +120,16 @@ class StoreView:
             ahead = takewhile(lambda name: name.startswith(prefix), ahead)
         return list(islice(ahead, limit))
 
-    def _look_up(self, names: list[bytes]) -> list[tuple[bytes, RawRecord]]:
+    def _look_up(self, names: list[bytes]) -> tuple[list[bytes], list[RawRecord]]:
         """What these names were, without those that weren't there; their overlay is used up."""
-        records = self._table.records
         overlay = self._overlay
-        if not overlay:
-            return [(name, records[name]) for name in names]
-        found = []
-        for name in names:
-            record = overlay.pop(name) if name in overlay else records[name]
-            if record is not None:
-                found.append((name, record))
-        del self._removed_names[: self._removed_names.bisect_right(names[-1])]
-        return found
+        found = list(map(self._table.records.get, names))
+        if overlay:
+            for place, name in enumerate(names):
+                if name in overlay:
+                    found[place] = overlay.pop(name)
+            del self._removed_names[: self._removed_names.bisect_right(names[-1])]
+        records = [record for record in found if record is not None]
+        if len(records) < len(names):
+            names = [name for name, record in zip(names, found, strict=True) if record is not None]
+        return names, records

@@ -1,20 +1,10 @@
 """A store as a row of chunks, and a store from such chunks.
 
 Theory of operation
-    Each chunk is one flat CBOR array, whose first element says what it is:
-
-    ==========  ======================================================================================================
-    ``HEADER``  format, version, clock, number of files, sum of contents, digest (hexadecimal), number of uploads
-    ``PIECES``  pieces of a content, for the file or upload that comes next
-    ``UPLOAD``  session, upload number, size, CRC of an upload; its content is all pieces since the last one
-    ``FILES``   five fields a file: name, version, deadline, CRC, content. That is bytes, or for the first file of a
-                chunk it may be `STAGED`: a rope, of all pieces that have come before the chunk
-    ``END``     nothing more: a snapshot without it was cut off
-    ==========  ======================================================================================================
-
-    The header comes first and once, then the uploads by session and number, then the files in order of name, then the
-    end. Two equal stores give the same bytes. A chunk is at most :data:`CHUNK_BYTES_MAX` long and made in about 1 ms,
-    so whoever writes or sends them keeps the pace. Chunks are not checksummed here: that is for those who store them.
+    :mod:`fileserver.snapshot_chunks` says what a chunk looks like. The header comes first and once, then the uploads
+    by session and number, then the files in order of name, then the end. Two equal stores give the same bytes. A chunk
+    is at most :data:`CHUNK_BYTES_MAX` long and made in less than 1 ms, so whoever writes or sends them keeps the pace.
+    Chunks have no checksums of their own: those are for who stores them.
 
     :class:`StoreRestore` builds a second state beside the store's and puts it in place at the end, when the header's
     sums agree with what was built; until then, and after an error, the store is what it was.
@@ -26,38 +16,40 @@ Invariants
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterator
-from itertools import pairwise
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 import attrs
 import cbor2
+from crc32c import crc32c
 
 from fileserver.file_table import FileTable
 from fileserver.listing import StoreView
-from fileserver.records import PART_BYTES, Content, RawRecord, content_of
+from fileserver.records import PART_BYTES, Content, content_of
+from fileserver.snapshot_chunks import (
+    END,
+    FILE_OVERHEAD_BYTES,
+    FILES,
+    FORMAT,
+    HEADER,
+    PIECES,
+    STAGED,
+    UPLOAD,
+    BadSnapshot,
+    FileColumns,
+    decode_chunk,
+    decode_files,
+    decode_files_of_format_1,
+    digest_of_format_1,
+    encode_files,
+    require_numbers,
+)
 from fileserver.uploads import StagedUpload, Uploads
 
-FORMAT: Final = 1
-HEADER: Final = 1
-PIECES: Final = 2
-UPLOAD: Final = 3
-FILES: Final = 4
-END: Final = 5
-STAGED: Final = -1
-"""In place of a content: the pieces before this chunk are it."""
-
 FILES_PER_CHUNK: Final = 512
-FILES_PER_SLICE: Final = 128
 CHUNK_BYTES_MAX: Final = 2 * PART_BYTES + 2048
 """No chunk is longer. (A chunk of files is ended by the content that takes it past `PART_BYTES`.)"""
-_FIELDS_PER_FILE: Final = 5
-_FILE_OVERHEAD_BYTES: Final = 40
-"""What a file's five fields take beside its name and content, at most."""
-
-
-class BadSnapshot(ValueError):
-    """The chunks are not those of one whole snapshot. The store that was to be restored is unchanged."""
+_FORMATS: Final = (1, FORMAT)
 
 
 @attrs.frozen
@@ -107,35 +99,42 @@ class StoreSnapshot:
         )
         for staged in self._uploads:
             yield from _piece_chunks(staged.pieces)
-            yield cbor2.dumps((UPLOAD, staged.session, staged.upload, staged.size, staged.crc))
+            yield cbor2.dumps((UPLOAD, staged.session, staged.upload, staged.size))
         yield from self._file_chunks()
         yield cbor2.dumps((END,))
 
     def _file_chunks(self) -> Iterator[bytes]:
-        """The files: short contents many to a chunk, ropes in chunks of their own ahead of the file's."""
-        fields: list[int | bytes] = [FILES]
-        size_bytes = 0
-        for name, (version, deadline_us, _, content, crc) in self._files():
-            if isinstance(content, bytes):
-                short = content
-                fields += (name, version, deadline_us, crc, short)
-                size_bytes += _FILE_OVERHEAD_BYTES + len(name) + len(short)
-            else:
-                if len(fields) > 1:
-                    yield cbor2.dumps(fields)
-                yield from _piece_chunks(content)
-                fields = [FILES, name, version, deadline_us, crc, STAGED]
-                size_bytes = _FILE_OVERHEAD_BYTES + len(name)
-            if size_bytes >= PART_BYTES or len(fields) > FILES_PER_CHUNK * _FIELDS_PER_FILE:
-                yield cbor2.dumps(fields)
-                fields, size_bytes = [FILES], 0
-        if len(fields) > 1:
-            yield cbor2.dumps(fields)
+        """The files: short contents many to a chunk, the pieces of ropes in chunks of their own ahead of the file's."""
+        while True:
+            names, records = self._view.next_raw_slice(FILES_PER_CHUNK)
+            if not names:
+                return
+            versions, deadlines, sizes, contents, _ = zip(*records, strict=True)
+            start = 0
+            for end in _chunk_ends(names, sizes, contents):
+                of_chunk = contents[start:end]
+                if type(of_chunk[0]) is tuple:
+                    yield from _piece_chunks(of_chunk[0])
+                    of_chunk = STAGED, *of_chunk[1:]
+                yield encode_files(names[start:end], versions[start:end], deadlines[start:end], of_chunk)
+                start = end
 
-    def _files(self) -> Iterator[tuple[bytes, RawRecord]]:
-        """The view's files one by one, in slices small enough to be quick."""
-        while files := self._view.next_raw_slice(FILES_PER_SLICE):
-            yield from files
+
+def _chunk_ends(names: Sequence[bytes], sizes: Sequence[int], contents: Sequence[Content]) -> list[int]:
+    """Where the chunks end that these files are put in, in order. A rope can only be the first of its chunk."""
+    count = len(names)
+    total_bytes = sum(sizes) + sum(map(len, names)) + count * FILE_OVERHEAD_BYTES
+    if total_bytes <= 2 * PART_BYTES and tuple not in map(type, contents[1:]):
+        return [count]
+    ends = []
+    chunk_bytes = 0
+    for place, (name, size, content) in enumerate(zip(names, sizes, contents, strict=True)):
+        is_rope = type(content) is tuple
+        if chunk_bytes and (is_rope or chunk_bytes >= PART_BYTES):
+            ends.append(place)
+            chunk_bytes = 0
+        chunk_bytes += len(name) + FILE_OVERHEAD_BYTES + (0 if is_rope else size)
+    return [*ends, count]
 
 
 def _piece_chunks(pieces: tuple[bytes, ...]) -> Iterator[bytes]:
@@ -152,10 +151,13 @@ class StoreRestore:
     _table: FileTable = attrs.field(factory=FileTable, init=False)
     _uploads: Uploads = attrs.field(factory=Uploads, init=False)
     _state: StoreState | None = attrs.field(default=None, init=False)
+    _digest_of_format_1: int = attrs.field(default=0, init=False)
     _pieces: list[bytes] = attrs.field(factory=list, init=False, repr=False)
     """The pieces whose file or upload hasn't come yet."""
+    _pieces_crc: int = attrs.field(default=0, init=False)
     _last_name: bytes | None = attrs.field(default=None, init=False)
     _uploads_left: int = attrs.field(default=0, init=False)
+    _format: int = attrs.field(default=FORMAT, init=False)
     _ended: bool = attrs.field(default=False, init=False)
 
     def feed(self, chunk: bytes) -> None:
@@ -164,7 +166,7 @@ class StoreRestore:
         Raises:
             BadSnapshot: it isn't one, or not one that can come here. The restore is of no more use.
         """
-        kind, fields = _decode_chunk(chunk)
+        kind, fields = decode_chunk(chunk)
         if self._ended or (self._state is None) != (kind == HEADER):
             raise BadSnapshot("chunks out of order")
         take = _TAKE_CHUNK.get(kind)
@@ -187,7 +189,8 @@ class StoreRestore:
         if state is None or not self._ended:
             raise BadSnapshot("cut off before its end")
         table = self._table
-        sums = (len(table.records), table.content_bytes, table.digest, self._uploads_left, len(self._pieces))
+        digest = self._digest_of_format_1 if self._format == 1 else table.digest
+        sums = (len(table.records), table.content_bytes, digest, self._uploads_left, len(self._pieces))
         if sums != (state.files, state.content_bytes, state.digest, 0, 0):
             raise BadSnapshot("the sums in its header are others than those of its files")
         table.loaded()
@@ -196,9 +199,10 @@ class StoreRestore:
     def _take_header(self, fields: list[Any]) -> None:
         """The numbers, after which all else is checked."""
         format_version, version, clock_us, files, content_bytes, digest, uploads = fields
-        if format_version != FORMAT:
-            raise BadSnapshot(f"its format is {format_version}, and this program reads {FORMAT}")
-        _require_numbers(version, clock_us, files, content_bytes, uploads)
+        if format_version not in _FORMATS:
+            raise BadSnapshot(f"its format is {format_version}, and this program reads {_FORMATS}")
+        require_numbers(version, clock_us, files, content_bytes, uploads)
+        self._format = format_version
         self._state = StoreState(version, clock_us, files, content_bytes, int(digest, 16), uploads)
         self._uploads_left = uploads
 
@@ -207,59 +211,61 @@ class StoreRestore:
         for piece in fields:
             if type(piece) is not bytes or not 0 < len(piece) <= PART_BYTES:
                 raise BadSnapshot("a piece is none")
+            self._pieces_crc = crc32c(piece, self._pieces_crc)
         self._pieces += fields
 
     def _take_upload(self, fields: list[Any]) -> None:
         """An upload, whose pieces have come."""
-        session, upload, size, crc = fields
+        if self._format == 1:
+            *fields, crc_of_format_1 = fields
+            array("I", (crc_of_format_1,))
+        session, upload, size = fields
         if set(map(type, fields)) != {int} or sum(map(len, self._pieces)) != size or self._table.records:
             raise BadSnapshot("an upload isn't whole, or out of order")
-        array("I", (crc,))
-        self._uploads.restore(StagedUpload(session, upload, size, crc, tuple(self._pieces)))
-        self._pieces = []
+        pieces, crc = self._take_staged()
+        self._uploads.restore(StagedUpload(session, upload, size, crc, tuple(pieces)))
         self._uploads_left -= 1
 
     def _take_files(self, fields: list[Any]) -> None:
         """Files in order of name; the first of them may be the one whose pieces have come."""
-        if len(fields) % _FIELDS_PER_FILE:
-            raise BadSnapshot("a file isn't five fields")
-        names, versions, deadlines, crcs, contents = (fields[start::_FIELDS_PER_FILE] for start in range(5))
-        self._check_names(names)
-        _require_numbers(*versions, *deadlines, *crcs)
-        array("I", crcs)
-        first, *others = contents
-        if first == STAGED:
-            first, first_size = self._take_rope()
+        if self._format == 1:
+            columns, crcs_of_format_1 = decode_files_of_format_1(fields)
+            self._digest_of_format_1 += digest_of_format_1(columns, crcs_of_format_1)
         else:
-            first_size = len(first)
-        if self._pieces or type(first) not in (bytes, tuple) or not set(map(type, others)) <= {bytes}:
-            raise BadSnapshot("a content is none")
-        sizes = [first_size, *map(len, others)]
+            columns = decode_files(fields)
+        self._load(columns)
+
+    def _load(self, columns: FileColumns) -> None:
+        """Add the files to the table."""
+        names, versions, deadlines, contents = columns
+        if self._last_name is not None and names[0] <= self._last_name:
+            raise BadSnapshot("names out of order")
+        self._last_name = names[-1]
+        if contents[0] == STAGED:
+            pieces, first_crc = self._take_staged()
+            if len(pieces) < 2:
+                raise BadSnapshot("a file's pieces are missing")
+            contents[0], first_size = content_of(pieces), sum(map(len, pieces))
+        else:
+            first_size, first_crc = len(contents[0]), crc32c(contents[0])
+        if self._pieces:
+            raise BadSnapshot("pieces that no file takes")
+        others = contents[1:]
+        sizes, crcs = [first_size, *map(len, others)], [first_crc, *map(crc32c, others)]
         # Plain tuples by zip, which makes no other object per file.
-        self._table.load(names, list(zip(versions, deadlines, sizes, [first, *others], crcs, strict=True)))
+        self._table.load(names, list(zip(versions, deadlines, sizes, contents, crcs, strict=True)))
+
+    def _take_staged(self) -> tuple[list[bytes], int]:
+        """The pieces that have come, and the checksum over all of them."""
+        pieces, crc = self._pieces, self._pieces_crc
+        self._pieces, self._pieces_crc = [], 0
+        return pieces, crc
 
     def _take_end(self, fields: list[Any]) -> None:
         """Nothing more is to come."""
         if fields:
             raise BadSnapshot("there is something in the end")
         self._ended = True
-
-    def _check_names(self, names: list[Any]) -> None:
-        """Names must be bytes that go up, within the chunk and from the one before."""
-        if not set(map(type, names)) == {bytes}:
-            raise BadSnapshot("a name is none")
-        if self._last_name is not None and names[0] <= self._last_name:
-            raise BadSnapshot("names out of order")
-        if not all(left < right for left, right in pairwise(names)):
-            raise BadSnapshot("names out of order")
-        self._last_name = names[-1]
-
-    def _take_rope(self) -> tuple[Content, int]:
-        """The content that the pieces make, and its length."""
-        pieces, self._pieces = self._pieces, []
-        if len(pieces) < 2:
-            raise BadSnapshot("a file's pieces are missing")
-        return content_of(pieces), sum(map(len, pieces))
 
 
 _TAKE_CHUNK: Final[dict[int, Callable[[StoreRestore, list[Any]], None]]] = {
@@ -270,21 +276,3 @@ _TAKE_CHUNK: Final[dict[int, Callable[[StoreRestore, list[Any]], None]]] = {
     END: StoreRestore._take_end,
 }
 """What takes each kind of chunk."""
-
-
-def _require_numbers(*numbers: Any) -> None:
-    """Raises TypeError or OverflowError for what isn't a number from 0 to 2**64 - 1, as a boolean isn't."""
-    if set(map(type, numbers)) != {int}:
-        raise TypeError("a number is none")
-    array("Q", numbers)
-
-
-def _decode_chunk(chunk: bytes) -> tuple[int, list[Any]]:
-    """A chunk's kind and what follows it."""
-    try:
-        fields = cbor2.loads(chunk, max_depth=2, allow_indefinite=False)
-    except (cbor2.CBORDecodeError, ValueError, TypeError, OverflowError) as error:
-        raise BadSnapshot(f"a chunk is not CBOR: {error}") from error
-    if type(fields) is not list or not fields or type(fields[0]) is not int:
-        raise BadSnapshot("a chunk is no array with its kind")
-    return fields[0], fields[1:]

@@ -25,10 +25,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
-from typing import Final, TypeGuard
-from zlib import crc32
+from typing import Final
 
 import attrs
+from crc32c import crc32c
 
 from fileserver.commands import (
     ANY_VERSION,
@@ -86,10 +86,12 @@ class Store:
         columns = decode_batch(payload)
         self.advance(clock_us)
         operations, names, _, exptimes, contents = columns
-        if operations.count(WRITE) == len(operations) and not any(exptimes) and _are_short(contents):
-            first, self.version = self.version + 1, self.version + len(names)
-            self._table.write_all(names, contents, first - 1)
-            return [*range(first, self.version + 1)]
+        if operations.count(WRITE) == len(operations) and not any(exptimes):
+            sizes = _short_sizes(contents)
+            if sizes is not None:
+                first, self.version = self.version + 1, self.version + len(names)
+                self._table.write_all(names, contents, sizes, first - 1)  # type: ignore[arg-type]
+                return [*range(first, self.version + 1)]
         handlers = _HANDLERS
         return [
             handlers[operation](self, session, name, argument, exptime, content)
@@ -236,7 +238,7 @@ class Store:
         if isinstance(content, int):
             return self._uploads.take(session, content)
         if len(content) <= PART_BYTES:
-            return content, len(content), crc32(content)
+            return content, len(content), crc32c(content)
         upload = Upload()
         upload.add(content)
         return upload.measured()
@@ -259,9 +261,13 @@ class Store:
         return self._table.content_bytes
 
 
-def _are_short(contents: Sequence[ContentField]) -> TypeGuard[Sequence[bytes]]:
-    """Whether all of them are contents of one piece, and none the number of an upload."""
-    return set(map(type, contents)) == {bytes} and max(map(len, contents)) <= PART_BYTES  # type: ignore[arg-type]
+def _short_sizes(contents: Sequence[ContentField]) -> list[int] | None:
+    """The contents' sizes; None if any is longer than one piece, or the number of an upload."""
+    try:
+        sizes = list(map(len, contents))  # type: ignore[arg-type]
+    except TypeError:
+        return None
+    return sizes if not sizes or max(sizes) <= PART_BYTES else None
 
 
 def _appended(old: RawRecord, measured: MeasuredContent) -> MeasuredContent:
@@ -269,7 +275,7 @@ def _appended(old: RawRecord, measured: MeasuredContent) -> MeasuredContent:
     content, size, crc = measured
     _, _, old_size, old_content, old_crc = old
     if isinstance(content, bytes):
-        crc = crc32(content, old_crc)
+        crc = crc32c(content, old_crc)
     else:
         crc = combine_crcs(old_crc, crc, size)
     return join_contents(old_content, content), old_size + size, crc

@@ -12,14 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import TypeAlias
-from zlib import crc32
 
 import attrs
+from crc32c import crc32c
 
 from fileserver.records import PART_BYTES, Content, Rope, add_piece, content_of, cut
 
 MeasuredContent: TypeAlias = tuple[Content, int, int]
-"""A content, its length in bytes, its CRC-32."""
+"""A content, its length in bytes, its CRC-32C."""
 
 
 @attrs.define
@@ -30,14 +30,14 @@ class Upload:
     size: int = 0
     """Their length in bytes."""
     crc: int = 0
-    """CRC-32 over all of them."""
+    """CRC-32C over all of them."""
 
     def add(self, piece: bytes) -> None:
         """Take the next piece, of any length."""
         for part in (piece,) if len(piece) <= PART_BYTES else cut(piece):
             add_piece(self.pieces, part)
         self.size += len(piece)
-        self.crc = crc32(piece, self.crc)
+        self.crc = crc32c(piece, self.crc)
 
     def measured(self) -> MeasuredContent:
         """What has come so far, as a content."""

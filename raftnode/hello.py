@@ -16,7 +16,7 @@ from typing import Any, Never
 import attrs
 import cbor2
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 """Of frames, codec and Raft messages together. Servers of different versions don't talk."""
 HELLO_BYTES_MAX = 1024
 """A longer hello isn't read. Cluster names are short."""

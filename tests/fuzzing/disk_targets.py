@@ -355,7 +355,7 @@ def _use(target: Replica, store: Store) -> None:
     restore.finish()
     assert other_store.state_hash() == store.state_hash()
     view = store.view()
-    while view.next_raw_slice(100):
+    while view.next_raw_slice(100)[0]:
         pass
     store.advance(2**63)
 

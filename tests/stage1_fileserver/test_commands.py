@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fileserver.commands import (
+    CAS,
     MAX_EXPTIME_SECONDS,
     PART,
     WRITE,
@@ -28,6 +29,13 @@ def changed(place: int, value: object) -> bytes:
     return cbor2.dumps(fields)
 
 
+def columns(place: int, value: object) -> bytes:
+    """A sound batch of one command with one column replaced."""
+    fields: list[object] = [b"\x01", [b"n"], 0, 0, [b""]]
+    fields[place] = value
+    return cbor2.dumps(fields)
+
+
 def test_a_batch_comes_back_by_column() -> None:
     payload = encode_batch([*SOUND, PART, b"", 7, 0, b"piece", WRITE, b"big", 0, 0, 7])
     assert decode_batch(payload) == (
@@ -41,6 +49,20 @@ def test_a_batch_comes_back_by_column() -> None:
 
 def test_an_empty_batch_is_sound() -> None:
     assert decode_batch(encode_batch([])) == (b"", [], [], [], [])
+
+
+def test_a_batch_by_row_is_read_as_one_by_column() -> None:
+    """Logs of earlier versions have such."""
+    fields = [*SOUND, PART, b"", 7, 0, b"piece", WRITE, b"big", 0, 0, 7]
+    assert decode_batch(cbor2.dumps(fields)) == decode_batch(encode_batch(fields))
+    assert decode_batch(cbor2.dumps([])) == decode_batch(encode_batch([]))
+
+
+@given(st.lists(st.tuples(st.sampled_from([WRITE, CAS, PART]), st.integers(-9, 1 << 40), st.integers(0, 99))))
+def test_numbers_come_back(commands: list[tuple[int, int, int]]) -> None:
+    fields = [field for operation, argument, exptime in commands for field in (operation, b"n", argument, exptime, b"")]
+    operations, _, arguments, exptimes, _ = decode_batch(encode_batch(fields))
+    assert list(zip(operations, arguments, exptimes, strict=True)) == commands
 
 
 @pytest.mark.parametrize(
@@ -58,6 +80,21 @@ def test_an_empty_batch_is_sound() -> None:
         pytest.param(cbor2.dumps(SOUND[:-1]), id="four fields"),
         pytest.param(cbor2.dumps([SOUND]), id="an array of arrays"),
         pytest.param(bytes.fromhex("d81c81d81d00"), id="an array that holds itself"),
+        pytest.param(cbor2.dumps([b"\x01", [b"x"], 0, 0]), id="four columns"),
+        pytest.param(cbor2.dumps([*[b"\x01", [b"x"], 0, 0, [b""]] * 2]), id="ten columns"),
+        pytest.param(columns(0, b"\x00"), id="columns with operation 0"),
+        pytest.param(columns(0, b"\x01\x01"), id="two operations of one command"),
+        pytest.param(columns(1, b"n"), id="names that are no array"),
+        pytest.param(columns(1, []), id="a name too few"),
+        pytest.param(columns(1, ["name"]), id="a column with a name of text"),
+        pytest.param(columns(2, 1), id="arguments that are another number than 0"),
+        pytest.param(columns(2, False), id="arguments that are false"),
+        pytest.param(columns(2, b"1234567"), id="an argument of seven bytes"),
+        pytest.param(columns(3, b"\xff" * 7 + b"\x7f"), id="a column with an exptime over the limit"),
+        pytest.param(columns(3, [0]), id="exptimes that are an array"),
+        pytest.param(columns(4, b"n"), id="contents that are no array"),
+        pytest.param(columns(4, [b"", b""]), id="a content too many"),
+        pytest.param(columns(4, [[b""]]), id="a content in an array in a column"),
         pytest.param(changed(0, 0), id="operation 0"),
         pytest.param(changed(0, 8), id="operation 8"),
         pytest.param(changed(0, -1), id="operation -1"),

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from zlib import crc32
 
+from crc32c import crc32c
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -62,12 +62,12 @@ def test_nothing_is_cut_into_one_empty_piece() -> None:
 
 @given(st.binary(max_size=600), st.binary(max_size=600))
 def test_combined_crcs_are_those_of_the_whole(left: bytes, right: bytes) -> None:
-    assert combine_crcs(crc32(left), crc32(right), len(right)) == crc32(left + right)
+    assert combine_crcs(crc32c(left), crc32c(right), len(right)) == crc32c(left + right)
 
 
 def test_crcs_combine_over_megabytes() -> None:
     left, right = b"left" * 1000, bytes(range(256)) * 8200
-    assert combine_crcs(crc32(left), crc32(right), len(right)) == crc32(left + right)
+    assert combine_crcs(crc32c(left), crc32c(right), len(right)) == crc32c(left + right)
 
 
 def test_each_part_of_a_file_shows_in_its_fingerprint() -> None:

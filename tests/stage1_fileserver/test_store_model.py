@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from zlib import crc32
-
 import attrs
+from crc32c import crc32c
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
@@ -155,7 +154,7 @@ class StoreMachine(RuleBasedStateMachine):
             record = store.lookup(name)
             assert record is not None
             assert (record.version, record.deadline_us) == (file.version, file.deadline_us or 0)
-            assert (record.size, record.crc) == (len(file.content), crc32(file.content))
+            assert (record.size, record.crc) == (len(file.content), crc32c(file.content))
             assert content_of_file(store, name) == file.content
         deadlines = [file.deadline_us for file in model.files.values() if file.deadline_us is not None]
         assert store.next_deadline_us() == min(deadlines, default=None)
