@@ -9,8 +9,8 @@ Numbers are little-endian; a frame begins on a multiple of 8 bytes.
 A frame::
 
     u32 magic
-    u32 check       CRC-32 of everything that follows, the padding included
-    u32 head_check  CRC-32 of the rest of the head alone
+    u32 check       CRC-32C of everything that follows, the padding included
+    u32 head_check  CRC-32C of the rest of the head alone
     u32 previous    the check of the frame before it (of a segment's first: the header's ``chain``)
     u32 body_bytes  with the padding to a multiple of 8
     u16 flags       HARD_STATE, RESET
@@ -35,6 +35,9 @@ whatever the bytes are, so ``check`` would not depend on the head, nor on the sa
 earlier use of the same blocks nor one missing from the row can go unnoticed. A segment may be written over an earlier
 one: its last frame is followed by as many zeros as a head has bytes, or by nothing, and what stands behind those has
 another salt and lower sequence numbers.
+
+Format 1, of earlier versions, differs in what its frames are checked by (:mod:`raftnode.checksums`). A log goes on in
+such a segment as it is; those that are begun are of the present format.
 """
 
 from __future__ import annotations
@@ -45,11 +48,11 @@ from zlib import crc32
 
 import attrs
 
+from raftnode.checksums import CHECKSUM, CHECKSUMS, FORMAT_VERSION, Checksum
 from raftnode.direct_io import Chunk
 from raftnode.storage_values import VOTED_FOR_NOBODY, StorageIdentity
 from statemachine.events import EntriesRun, HardState
 
-FORMAT_VERSION = 1
 ALIGNMENT_BYTES = 8
 
 HEADER_BYTES = 128
@@ -78,9 +81,9 @@ ONE_ENTRY_HEAD = struct.Struct("<QQIII")
 """A run's head and the size of its one entry."""
 
 _PADDING = tuple(bytes(-size % ALIGNMENT_BYTES) for size in range(ALIGNMENT_BYTES))
-_JOINED_BYTES_MAX = 256 * 1024
+_JOINED_BYTES_MAX = 8 * 1024
 """Bodies up to this are copied into one buffer: below it, a copy costs less than a longer list of buffers."""
-_KEPT_APART_BYTES_MIN = 64 * 1024
+_KEPT_APART_BYTES_MIN = 4 * 1024
 """In longer bodies, entries from this size on aren't copied."""
 
 assert _HEADER.size + _CHECK.size == HEADER_BYTES
@@ -109,12 +112,18 @@ class SegmentHeader:
     """Where in the segment before it the log ended, in bytes: anything there behind that is not part of the log."""
     is_reused: bool = False
     """The file was an earlier segment, some of which may still stand behind the log's end."""
+    format_version: int = FORMAT_VERSION
+
+    @property
+    def checksum(self) -> Checksum:
+        """What its frames are checked by."""
+        return CHECKSUMS[self.format_version]
 
     def encode(self) -> bytes:
         """The header as it is written."""
         data = _HEADER.pack(
             HEADER_MAGIC,
-            FORMAT_VERSION,
+            self.format_version,
             self.cluster_hash,
             self.server_id,
             self.number,
@@ -153,13 +162,13 @@ def decode_header(data: bytes) -> SegmentHeader:
     )
     if magic != HEADER_MAGIC:
         raise BadHeader("it is not a segment of a log")
-    if version != FORMAT_VERSION:
+    if version not in CHECKSUMS:
         raise OtherVersion(version)
     if not (number and sequence and first_index):
         raise BadHeader("its header counts from 0, and what it numbers begins with 1")
     hard_state = HardState(current_term=term, voted_for=None if vote == VOTED_FOR_NOBODY else vote)
     return SegmentHeader(
-        cluster_hash, server_id, number, salt, chain, sequence, first_index, hard_state, end, bool(reused)
+        cluster_hash, server_id, number, salt, chain, sequence, first_index, hard_state, end, bool(reused), version
     )
 
 
@@ -212,18 +221,20 @@ def encode_body(
     return FrameBody(flags, len(runs), parts, size_bytes)
 
 
-def seal(body: FrameBody, salt: int, previous: int, sequence: int) -> tuple[int, list[Chunk]]:
+def seal(
+    body: FrameBody, salt: int, previous: int, sequence: int, checksum: Checksum = CHECKSUM
+) -> tuple[int, list[Chunk]]:
     """Binds a frame to its place; returns its check, and what to write."""
     head = _HEAD.pack(previous, body.size_bytes, body.flags, body.run_count, sequence)
-    head = _CHECK.pack(crc32(head, salt)) + head
+    head = _CHECK.pack(checksum(head, salt)) + head
     if body.size_bytes <= _JOINED_BYTES_MAX:
         joined = b"".join([head, *body.parts])
-        check = crc32(joined, salt)
+        check = checksum(joined, salt)
         return check, [_MAGIC_AND_CHECK.pack(FRAME_MAGIC, check), joined]
     buffers = _gather([head, *body.parts])
     check = salt
     for buffer in buffers:
-        check = crc32(buffer, check)
+        check = checksum(buffer, check)
     return check, [_MAGIC_AND_CHECK.pack(FRAME_MAGIC, check), *buffers]
 
 
@@ -248,7 +259,7 @@ class BadFrame(Exception):
     """A frame that is whole, but says nonsense; the argument says why."""
 
 
-def find_frame(data: bytes, start: int, salt: int, sequence_min: int = 0) -> int | None:
+def find_frame(data: bytes, start: int, salt: int, sequence_min: int = 0, checksum: Checksum = CHECKSUM) -> int | None:
     """The offset of the first whole frame at ``start`` or behind it; None if there is none.
 
     Frames that are numbered lower than ``sequence_min`` don't count: an earlier segment, in the same file, had them.
@@ -257,7 +268,7 @@ def find_frame(data: bytes, start: int, salt: int, sequence_min: int = 0) -> int
     while offset >= 0:
         if (
             offset % ALIGNMENT_BYTES == 0
-            and is_whole(data, offset, salt)
+            and is_whole(data, offset, salt, checksum)
             and FRAME_HEAD.unpack_from(data, offset)[-1] >= sequence_min
         ):
             return offset
@@ -265,7 +276,7 @@ def find_frame(data: bytes, start: int, salt: int, sequence_min: int = 0) -> int
     return None
 
 
-def is_whole(data: bytes, offset: int, salt: int) -> bool:
+def is_whole(data: bytes, offset: int, salt: int, checksum: Checksum = CHECKSUM) -> bool:
     """Whether a whole frame stands at that offset; nothing is said about whether it belongs there."""
     if len(data) - offset < FRAME_HEAD_BYTES:
         return False
@@ -273,9 +284,9 @@ def is_whole(data: bytes, offset: int, salt: int) -> bool:
     end = offset + FRAME_HEAD_BYTES + body_bytes
     return bool(
         magic == FRAME_MAGIC
-        and head_check == crc32(data[offset + _HEAD_CHECKED_FROM : offset + FRAME_HEAD_BYTES], salt)
+        and head_check == checksum(data[offset + _HEAD_CHECKED_FROM : offset + FRAME_HEAD_BYTES], salt)
         and end <= len(data)
-        and check == crc32(memoryview(data)[offset + CHECKED_FROM : end], salt)
+        and check == checksum(memoryview(data)[offset + CHECKED_FROM : end], salt)
     )
 
 

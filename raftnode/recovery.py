@@ -32,10 +32,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from zlib import crc32
 
 import attrs
 
+from raftnode.checksums import CHECKSUM, Checksum
 from raftnode.disk_health import LogCorrupt, SnapshotCorrupt, WrongDirectory
 from raftnode.filesystem import FileSystem, OpenMode
 from raftnode.log_frames import (
@@ -74,6 +74,8 @@ class FoundLog:
     """The number of the next frame."""
     salt: int = 0
     """Of the last segment."""
+    checksum: Checksum = CHECKSUM
+    """What the last segment's frames are checked by."""
     segments: list[Segment] = attrs.Factory(list)
     last_frame_offset: int | None = None
     """Where the last segment's last frame begins; None if it has no frame."""
@@ -200,7 +202,7 @@ def _read_frames(log: FoundLog, path: Path, data: bytes, header: SegmentHeader, 
     entry is taken apart here, since calling anything for it would double the time that recovery takes.
     """
     view = memoryview(data)
-    chain, sequence, salt = log.chain, log.sequence, header.salt
+    chain, sequence, salt, checksum = log.chain, log.sequence, header.salt, header.checksum
     limit = min(limit, len(data))
     offset = HEADER_BYTES
     last_offset = None
@@ -215,7 +217,7 @@ def _read_frames(log: FoundLog, path: Path, data: bytes, header: SegmentHeader, 
             or previous != chain
             or number != sequence
             or end > limit
-            or crc32(view[offset + CHECKED_FROM : end], salt) != check
+            or checksum(view[offset + CHECKED_FROM : end], salt) != check
         ):
             break
         entry = body + ONE_ENTRY_HEAD.size
@@ -237,7 +239,7 @@ def _read_frames(log: FoundLog, path: Path, data: bytes, header: SegmentHeader, 
         sequence += 1
         last_offset = offset
         offset = end
-    log.chain, log.sequence, log.salt = chain, sequence, salt
+    log.chain, log.sequence, log.salt, log.checksum = chain, sequence, salt, checksum
     log.last_frame_offset = last_offset
     return offset
 
@@ -264,7 +266,7 @@ def _judge_rest(path: Path, data: bytes, end: int, header: SegmentHeader, sequen
     rest = data[end:]
     if rest == bytes(len(rest)):
         return None
-    follower = find_frame(data, end, header.salt, sequence if header.is_reused else 0)
+    follower = find_frame(data, end, header.salt, sequence if header.is_reused else 0, header.checksum)
     if follower == end:
         raise LogCorrupt(path, end, "the frame there does not continue the one before it")
     if follower is not None:

@@ -28,6 +28,7 @@ from pathlib import Path
 
 import attrs
 
+from raftnode.checksums import Checksum
 from raftnode.disk_health import FULL_ERRORS, DiskFull, DiskHealth
 from raftnode.filesystem import FileSystem, OpenMode, write_all
 from raftnode.log_frames import HEADER_BYTES, FrameBody, SegmentHeader, encode_body, seal
@@ -54,6 +55,7 @@ class _Position:
 
     handle: int
     salt: int
+    checksum: Checksum
     offset: int
     capacity_bytes: int
     """How far the segment was laid out: its length when it was begun, or opened."""
@@ -119,7 +121,9 @@ class SegmentedLog:
             filesystem.close(blank.handle)
             raise
         found.segments.append(Segment(1, path, HEADER_BYTES, 1))
-        position = _Position(blank.handle, header.salt, HEADER_BYTES, blank.size_bytes, chain=0, sequence=1)
+        position = _Position(
+            blank.handle, header.salt, header.checksum, HEADER_BYTES, blank.size_bytes, chain=0, sequence=1
+        )
         return cls(filesystem, directory, identity, health, found, position, segment_bytes)
 
     @classmethod
@@ -151,7 +155,9 @@ class SegmentedLog:
         except OSError:
             filesystem.close(handle)
             raise
-        position = _Position(handle, found.salt, active.size_bytes, capacity_bytes, found.chain, found.sequence)
+        position = _Position(
+            handle, found.salt, found.checksum, active.size_bytes, capacity_bytes, found.chain, found.sequence
+        )
         return cls(filesystem, directory, identity, health, found, position, segment_bytes)
 
     @property
@@ -226,7 +232,7 @@ class SegmentedLog:
     def _append(self, body: FrameBody) -> None:
         """Writes a frame behind the last one."""
         position = self._position
-        check, buffers = seal(body, position.salt, position.chain, position.sequence)
+        check, buffers = seal(body, position.salt, position.chain, position.sequence, position.checksum)
         end = position.offset + body.frame_bytes
         zeros_behind = end_zeros(end, position.capacity_bytes)
         try:
@@ -253,7 +259,7 @@ class SegmentedLog:
             end=old.offset,
             is_reused=blank.is_reused,
         )
-        check, buffers = seal(body, header.salt, old.chain, old.sequence)
+        check, buffers = seal(body, header.salt, old.chain, old.sequence, header.checksum)
         path = segment_path(self._directory, header.number)
         try:
             write_blank(self._filesystem, blank, [header.encode(), *buffers])
@@ -270,7 +276,9 @@ class SegmentedLog:
             self._segments[-1].end_index = self._next_index
             self._segments.append(Segment(header.number, path, 0, 0))
         offset = HEADER_BYTES + body.frame_bytes
-        self._position = _Position(blank.handle, header.salt, offset, blank.size_bytes, check, old.sequence + 1)
+        self._position = _Position(
+            blank.handle, header.salt, header.checksum, offset, blank.size_bytes, check, old.sequence + 1
+        )
         self._blank = None
 
     def _write_error(self, path: Path, error: OSError, handle: int, size_bytes: int) -> Exception:

@@ -7,9 +7,10 @@ A file is a header, the chunks in the order in which they were given, and a foot
     footer   u32 0xFFFFFFFF, u32 check of all that follows, u64 index, u64 term, u64 chunks, u64 data bytes,
              u64 length of the whole file, u32 check of the data, 8s magic, u32 0
 
-Numbers are little-endian. The check of a chunk is the CRC-32 of all chunks up to and including it, so one
-that is missing or in another's place doesn't pass, and that of the last is the check of the data. Header and
-footer tell by themselves, without reading the rest, that a file was written to its end.
+Numbers are little-endian. The check of a chunk is that of all chunks up to and including it, so one
+that is missing or in another's place doesn't pass, and that of the last is the check of the data; the version says
+what it is computed by (:mod:`raftnode.checksums`). Header and footer, whose own checks are CRC-32s, tell by
+themselves, without reading the rest, that a file was written to its end.
 
 A snapshot is sent between servers as it is, so the server's id is not in it.
 """
@@ -21,7 +22,8 @@ from zlib import crc32
 
 import attrs
 
-FORMAT_VERSION = 1
+from raftnode.checksums import CHECKSUMS, FORMAT_VERSION, Checksum
+
 MAGIC = b"QuintSnp"
 _HEADER = struct.Struct("<8sI4x16sQQ4x")
 _HEADER_CHECK = struct.Struct("<I")
@@ -43,17 +45,18 @@ def encode_header(cluster_hash: bytes, index: int, term: int) -> bytes:
     return data + _HEADER_CHECK.pack(crc32(data))
 
 
-def check_header(data: bytes, cluster_hash: bytes, index: int, term: int) -> None:
-    """Raises BadSnapshot if that isn't the header of that snapshot."""
+def check_header(data: bytes, cluster_hash: bytes, index: int, term: int) -> Checksum:
+    """What the chunks are checked by. Raises BadSnapshot if that isn't the header of that snapshot."""
     if len(data) < HEADER_BYTES or _HEADER_CHECK.unpack_from(data, _HEADER.size)[0] != crc32(data[: _HEADER.size]):
         raise BadSnapshot("its header is damaged")
     magic, version, found_hash, found_index, found_term = _HEADER.unpack_from(data)
-    if magic != MAGIC or version != FORMAT_VERSION:
+    if magic != MAGIC or version not in CHECKSUMS:
         raise BadSnapshot("it is of an unknown format")
     if found_hash != cluster_hash:
         raise BadSnapshot("it belongs to another cluster")
     if (found_index, found_term) != (index, term):
         raise BadSnapshot(f"it is the snapshot of entry {found_index} of term {found_term}")
+    return CHECKSUMS[version]
 
 
 @attrs.frozen(slots=True)

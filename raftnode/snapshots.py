@@ -21,8 +21,8 @@ import re
 import threading
 from collections.abc import Collection, Generator, Iterator, Sequence
 from pathlib import Path
-from zlib import crc32
 
+from raftnode.checksums import CHECKSUM, Checksum
 from raftnode.disk_health import DiskFailed, DiskFull, DiskHealth, SnapshotCorrupt, SnapshotGone
 from raftnode.filesystem import FileSystem, OpenMode, write_all
 from raftnode.recovery import FoundSnapshots
@@ -73,7 +73,7 @@ def find_snapshots(
             continue
         handle = filesystem.open(path, OpenMode.READ)
         try:
-            footer = _check_ends(filesystem, handle, path, identity, (index, term))
+            footer, _ = _check_ends(filesystem, handle, path, identity, (index, term))
             good.append(SnapshotMeta(index, term, footer.size_bytes, path))
         except SnapshotCorrupt as error:
             damaged.append((index, term, error))
@@ -283,7 +283,7 @@ class SnapshotWriter:
         """Adds a chunk. Raises DiskFull, DiskFailed: then the snapshot is removed."""
         if len(chunk) > CHUNK_BYTES_MAX:
             raise ValueError(f"a chunk of {len(chunk)} bytes is too big")
-        self._data_check = crc32(chunk, self._data_check)
+        self._data_check = CHECKSUM(chunk, self._data_check)
         self._data_bytes += len(chunk)
         self._chunk_count += 1
         self._buffered += CHUNK_HEAD.pack(len(chunk), self._data_check), chunk
@@ -362,10 +362,13 @@ class SnapshotReceiver:
 
 def _check_ends(
     filesystem: FileSystem, handle: int, path: Path, identity: StorageIdentity, entry: tuple[int, int]
-) -> Footer:
-    """Checks header and footer of a snapshot that ends with that (index, term). Raises SnapshotCorrupt, OSError."""
+) -> tuple[Footer, Checksum]:
+    """Checks header and footer of a snapshot that ends with that (index, term). Raises SnapshotCorrupt, OSError.
+
+    Returns the footer, and what chunks are checked by.
+    """
     try:
-        check_header(filesystem.read(handle, HEADER_BYTES, 0), identity.cluster_hash, *entry)
+        checksum = check_header(filesystem.read(handle, HEADER_BYTES, 0), identity.cluster_hash, *entry)
     except BadSnapshot as error:
         raise SnapshotCorrupt(path, 0, str(error)) from error
     size_bytes = filesystem.size(handle)
@@ -376,14 +379,14 @@ def _check_ends(
             raise BadSnapshot("its footer belongs to another file")
     except BadSnapshot as error:
         raise SnapshotCorrupt(path, footer_offset, str(error)) from error
-    return footer
+    return footer, checksum
 
 
 def _read_chunks(
     filesystem: FileSystem, handle: int, path: Path, identity: StorageIdentity, entry: tuple[int, int]
 ) -> Iterator[bytes]:
     """The chunks of a snapshot, checked. Raises SnapshotCorrupt, OSError."""
-    footer = _check_ends(filesystem, handle, path, identity, entry)
+    footer, checksum = _check_ends(filesystem, handle, path, identity, entry)
     end = footer.size_bytes - FOOTER_BYTES
     offset = HEADER_BYTES
     check = count = data_bytes = 0
@@ -397,7 +400,7 @@ def _read_chunks(
             raise SnapshotCorrupt(path, offset, "a chunk goes past the end")
         data = filesystem.read(handle, size_bytes + CHUNK_HEAD.size, begin)
         chunk, head = data[:size_bytes], data[size_bytes:]
-        check = crc32(chunk, check)
+        check = checksum(chunk, check)
         if check != chunk_check or len(head) != CHUNK_HEAD.size:
             raise SnapshotCorrupt(path, offset, "a chunk's checksum is wrong")
         yield chunk

@@ -6,7 +6,9 @@ from collections.abc import Hashable, Iterator
 from itertools import chain, pairwise
 from random import Random
 from typing import Final
-from zlib import crc32
+
+import cbor2
+from crc32c import crc32c
 
 from fileserver import commands, file_table, machine, records, store, uploads
 from fileserver.commands import (
@@ -130,7 +132,7 @@ COMMANDS = Target(
     (commands, store, uploads, file_table),
     run_commands,
     (BadBatch,),
-    lambda: [encode_batch(batch) for batch in BATCHES],
+    lambda: [encode(batch) for batch in BATCHES for encode in (encode_batch, cbor2.dumps)],
     tokens=(*(encode_batch(batch)[1:] for batch in BATCHES), *CBOR_TOKENS),
     repair=with_one_change,
     environment=with_constants((records, "PART_BYTES", 32), (uploads, "PART_BYTES", 32), (store, "PART_BYTES", 32)),
@@ -235,13 +237,13 @@ def run_records(data: bytes) -> Hashable:
         _check(joined)
         for piece in cut(part):
             add_piece(pieces, piece)
-        crc = combine_crcs(crc, crc32(part), len(part))
+        crc = combine_crcs(crc, crc32c(part), len(part))
     whole = b"".join(parts)
     assert _whole(joined) == b"".join(pieces) == whole
     _check(content_of(pieces))
-    assert crc == crc32(whole)
+    assert crc == crc32c(whole)
     first = records.fingerprint(whole[:9], 1, 0, crc)
-    assert first == records.fingerprint(whole[:9], 1, 0, crc32(whole))
+    assert first == records.fingerprint(whole[:9], 1, 0, crc32c(whole))
     return min(len(parts), 9), min(len(pieces), 9), min(len(pieces_of(joined)), 9)
 
 

@@ -10,10 +10,12 @@ from typing import Final
 from zlib import crc32
 
 from fileserver import snapshot as store_snapshot
+from fileserver import snapshot_chunks
 from fileserver.commands import PART, WRITE, encode_batch
 from fileserver.machine import StoreMachine
 from fileserver.store import Store
 from raftnode import log_frames, recovery, replica, segmented_log, segments, snapshot_format, snapshots, storage
+from raftnode.checksums import CHECKSUM, Checksum
 from raftnode.disk_health import DiskHealth
 from raftnode.entries import encode_batch as encode_batch_entry
 from raftnode.entries import encode_open_session
@@ -191,7 +193,7 @@ def _repair_segment(
         chain, sequence = header.chain, header.sequence
     offset = HEADER_BYTES
     while offset + FRAME_HEAD_BYTES <= len(content):
-        end = repair_frame(content, offset, header.salt, chain if joins else None, sequence)
+        end = repair_frame(content, offset, header.salt, chain if joins else None, sequence, header.checksum)
         if end is None:
             break
         chain = FRAME_HEAD.unpack_from(content, offset)[1]
@@ -200,7 +202,14 @@ def _repair_segment(
     return chain, sequence, offset
 
 
-def repair_frame(content: bytearray, offset: int, salt: int, previous: int | None, sequence: int) -> int | None:
+def repair_frame(
+    content: bytearray,
+    offset: int,
+    salt: int,
+    previous: int | None,
+    sequence: int,
+    checksum: Checksum = CHECKSUM,
+) -> int | None:
     """Makes the frame that begins there right, in place; returns where it ends, None if none begins."""
     magic, _, _, old_previous, body_bytes, flags, run_count, old_sequence = FRAME_HEAD.unpack_from(content, offset)
     end: int = offset + FRAME_HEAD_BYTES + body_bytes
@@ -209,8 +218,8 @@ def repair_frame(content: bytearray, offset: int, salt: int, previous: int | Non
     if previous is None:
         previous, sequence = old_previous, old_sequence
     FRAME_HEAD.pack_into(content, offset, magic, 0, 0, previous, body_bytes, flags, run_count, sequence)
-    content[offset + 8 : offset + 12] = _U32.pack(crc32(content[offset + 12 : offset + FRAME_HEAD_BYTES], salt))
-    content[offset + 4 : offset + 8] = _U32.pack(crc32(content[offset + CHECKED_FROM : end], salt))
+    content[offset + 8 : offset + 12] = _U32.pack(checksum(content[offset + 12 : offset + FRAME_HEAD_BYTES], salt))
+    content[offset + 4 : offset + 8] = _U32.pack(checksum(content[offset + CHECKED_FROM : end], salt))
     return end
 
 
@@ -360,6 +369,21 @@ def _use(target: Replica, store: Store) -> None:
     store.advance(2**63)
 
 
+STORE_CHUNKS_OF_FORMAT_1: Final = tuple(
+    map(
+        bytes.fromhex,
+        (
+            "880101041a000f424002034f63306134363831633565353366663801",
+            "820246737461676564",
+            "85030107061aac71efa3",
+            "8b044162021a060523401a11ca8a664374776f416304000040",
+            "8105",
+        ),
+    )
+)
+"""A store with two files and an upload, as an earlier version wrote it."""
+
+
 def _state_chunks(payloads: tuple[bytes, ...]) -> tuple[bytes, ...]:
     store = Store()
     state = Replica(StoreMachine(store))
@@ -374,7 +398,9 @@ def snapshot_examples() -> list[bytes]:
     staged = encode_batch((PART, b"", 7, 0, b"x" * 40, PART, b"", 8, 0, b"y" * 70))
     big = encode_batch((PART, b"", 1, 0, b"z" * 100, WRITE, b"big", 0, 5, 1))
     states = ((), (files,), (files, staged), (big, files, staged))
-    return [_snapshot_file(_INDEX, _TERM, _state_chunks(state)) for state in states]
+    chunks = [_state_chunks(state) for state in states]
+    chunks.append((*chunks[0][:-2], *STORE_CHUNKS_OF_FORMAT_1))  # In place of an empty store's header and end.
+    return [_snapshot_file(_INDEX, _TERM, each) for each in chunks]
 
 
 def _chunks_of(data: bytes) -> list[bytes]:
@@ -403,7 +429,7 @@ def repair_snapshot_file(data: bytes, random: Random) -> bytes:
     parts = [snapshot_format.encode_header(IDENTITY.cluster_hash, index, term)]
     check = 0
     for chunk in chunks:
-        check = crc32(chunk, check)
+        check = CHECKSUM(chunk, check)
         parts += CHUNK_HEAD.pack(len(chunk), check), chunk
     sizes = sum(map(len, chunks))
     whole_bytes = sum(map(len, parts)) + FOOTER_BYTES
@@ -421,7 +447,7 @@ def repair_snapshot(data: bytes, random: Random) -> bytes:
 
 SNAPSHOT = Target(
     "snapshot",
-    (snapshots, snapshot_format, store_snapshot, replica),
+    (snapshots, snapshot_format, store_snapshot, snapshot_chunks, replica),
     run_snapshot,
     (SnapshotCorrupt,),
     snapshot_examples,

@@ -49,7 +49,7 @@ def test_of_another_version_only_the_version_is_looked_at() -> None:
     ("theirs", "why"),
     [
         (Hello(PROTOCOL_VERSION, "demo", 2), None),
-        (Hello(9, "demo", 2), "speaks protocol version 9, not 1"),
+        (Hello(9, "demo", 2), f"speaks protocol version 9, not {PROTOCOL_VERSION}"),
         (Hello(PROTOCOL_VERSION, "other", 2), "belongs to cluster 'other', not 'demo'"),
         (Hello(PROTOCOL_VERSION, "demo", 4), "says it is server 4, which is not expected here"),
         (OURS, "says it is server 1, which is not expected here"),
@@ -66,18 +66,18 @@ def test_who_is_welcome(theirs: Hello, why: str | None) -> None:
         "raftnode",
         [],
         ["raftnode"],
-        ["railnode", 1, "demo", 1],
+        ["railnode", PROTOCOL_VERSION, "demo", 1],
         ["raftnode", "1", "demo", 1],
         ["raftnode", True, "demo", 1],
-        ["raftnode", 1, "demo"],
-        ["raftnode", 1, b"demo", 1],
-        ["raftnode", 1, "demo", "1"],
-        ["raftnode", 1, "demo", -1],
-        ["raftnode", 1, "d" * 251, 1],
-        ["raftnode", 1, ["demo"], 1],
-        ["raftnode", 1, "demo", 2**80],
-        ["raftnode", 1, "demo", 1, "", 1],
-        ["raftnode", 1, "x" * 2000, 1],
+        ["raftnode", PROTOCOL_VERSION, "demo"],
+        ["raftnode", PROTOCOL_VERSION, b"demo", 1],
+        ["raftnode", PROTOCOL_VERSION, "demo", "1"],
+        ["raftnode", PROTOCOL_VERSION, "demo", -1],
+        ["raftnode", PROTOCOL_VERSION, "d" * 251, 1],
+        ["raftnode", PROTOCOL_VERSION, ["demo"], 1],
+        ["raftnode", PROTOCOL_VERSION, "demo", 2**80],
+        ["raftnode", PROTOCOL_VERSION, "demo", 1, "", 1],
+        ["raftnode", PROTOCOL_VERSION, "x" * 2000, 1],
     ],
 )
 def test_what_is_no_hello_is_refused(fields: Any) -> None:
@@ -90,7 +90,7 @@ def test_what_is_no_hello_is_refused(fields: Any) -> None:
 @pytest.mark.parametrize("reason", [1, b"no", "x" * 201])
 def test_an_answer_needs_a_sound_reason(reason: Any) -> None:
     with pytest.raises(BadHello):
-        decode_answer(cbor2.dumps(["raftnode", 1, "demo", 1, reason]))
+        decode_answer(cbor2.dumps(["raftnode", PROTOCOL_VERSION, "demo", 1, reason]))
 
 
 @pytest.mark.parametrize(

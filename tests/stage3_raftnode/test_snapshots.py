@@ -185,7 +185,7 @@ def test_headers_and_footers_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
     ):
         with pytest.raises(BadSnapshot, match=why):
             check_header(header, cluster_hash, 7, 2)
-    monkeypatch.setattr("raftnode.snapshot_format.FORMAT_VERSION", 2)
+    monkeypatch.setattr("raftnode.snapshot_format.FORMAT_VERSION", 3)
     header = encode_header(cluster_hash, 7, 2)
     monkeypatch.setattr("raftnode.snapshot_format.MAGIC", b"NotOurs!")
     footer = Footer(7, 2, 1, 8, 100, 0).encode()

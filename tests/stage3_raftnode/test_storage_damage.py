@@ -6,6 +6,7 @@ import shutil
 from itertools import accumulate
 from pathlib import Path
 
+import attrs
 import pytest
 
 from raftnode.filesystem import OsFileSystem
@@ -317,12 +318,12 @@ def test_snapshots_without_a_log_are_no_new_server() -> None:
     assert "no log" in refuse_simulated(disk).why
 
 
-def test_another_version_of_the_format_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_version_of_the_format_is_said() -> None:
     disk = SimulatedDisk()
-    with monkeypatch.context() as patch:
-        patch.setattr("raftnode.log_frames.FORMAT_VERSION", 2)
-        recover(disk)
-    with pytest.raises(WrongDirectory, match="format 2"):
+    recover(disk)
+    content = disk.content(DIRECTORY / log_names(disk)[-1])
+    content[:HEADER_BYTES] = attrs.evolve(decode_header(bytes(content)), format_version=3).encode()
+    with pytest.raises(WrongDirectory, match="format 3"):
         open_storage(disk)
 
 

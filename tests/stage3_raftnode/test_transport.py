@@ -259,8 +259,8 @@ async def test_waiting_for_room_ends_with_room_or_with_the_connection(autojump_c
         ),
         (
             Hello(9, "demo", 2),
-            "connection to server 1: it speaks protocol version 1, not 9",
-            "connection from 2, server 0: refused: it speaks protocol version 9, not 1",
+            f"connection to server 1: it speaks protocol version {PROTOCOL_VERSION}, not 9",
+            f"connection from 2, server 0: refused: it speaks protocol version 9, not {PROTOCOL_VERSION}",
         ),
         (
             Hello(PROTOCOL_VERSION, "demo", 3),

@@ -146,7 +146,7 @@ class TestTheJudgeSees:
             judge_scenario("hard state")
 
     def test_torn_saves_that_are_taken_for_damage(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(recovery, "find_frame", lambda data, start, salt, sequence_min: start + 8)
+        monkeypatch.setattr(recovery, "find_frame", lambda data, start, salt, sequence_min, checksum: start + 8)
         with pytest.raises(Wrong, match="refused"):
             judge_scenario("append")
 
@@ -194,14 +194,14 @@ class TestTheJudgeSees:
         monkeypatch.setattr(segmented_log, "_header", of_one_salt)
         judge_scenario("reused")
         find_frame = log_frames.find_frame
-        monkeypatch.setattr(recovery, "find_frame", lambda data, start, salt, _: find_frame(data, start, salt))
+        monkeypatch.setattr(recovery, "find_frame", lambda data, start, salt, *_: find_frame(data, start, salt))
         with pytest.raises(Wrong, match="refused"):
             judge_scenario("reused")
 
     def test_damage_that_is_taken_for_torn(self, monkeypatch: pytest.MonkeyPatch) -> None:
         small_segments(monkeypatch, 16 * 1024)
         case = flips.log_case()
-        monkeypatch.setattr(recovery, "find_frame", lambda data, start, salt, sequence_min: None)
+        monkeypatch.setattr(recovery, "find_frame", lambda data, start, salt, sequence_min, checksum: None)
         with pytest.raises(Wrong, match="not refused"):
             judge_flips(case, flips.one_value, stride=501)
 

@@ -59,7 +59,7 @@ BUGS: Final[tuple[Bug, ...]] = (
         "Whatever isn't valid in the last segment is dropped, also with valid frames behind it.",
         (
             "raftnode.recovery:_judge_rest",
-            "follower = find_frame(data, end, header.salt, sequence if header.is_reused else 0)",
+            "follower = find_frame(data, end, header.salt, sequence if header.is_reused else 0, header.checksum)",
             "follower = None",
         ),
         test="tests/stage3_raftnode/test_storage_damage.py::test_a_block_of_zeros_in_the_middle_is_corrupt",
@@ -77,13 +77,13 @@ BUGS: Final[tuple[Bug, ...]] = (
         "A client's content that looks like a frame passes for one.",
         (
             "raftnode.log_frames:seal",
-            "head = _CHECK.pack(crc32(head, salt)) + head",
-            "head = _CHECK.pack(crc32(head)) + head; salt = 0",
+            "head = _CHECK.pack(checksum(head, salt)) + head",
+            "head = _CHECK.pack(checksum(head, 0)) + head; salt = 0",
         ),
         (
             "raftnode.recovery:_read_frames",
-            "chain, sequence, salt = log.chain, log.sequence, header.salt",
-            "chain, sequence, salt = log.chain, log.sequence, 0",
+            "chain, sequence, salt, checksum = log.chain, log.sequence, header.salt, header.checksum",
+            "chain, sequence, salt, checksum = log.chain, log.sequence, 0, header.checksum",
         ),
         (
             "raftnode.log_frames:is_whole",
