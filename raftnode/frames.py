@@ -20,6 +20,9 @@ FRAME_BYTES_MAX = 256 * 1024
 MESSAGE_BYTES_MAX = 128 * 1024 * 1024
 """Most bytes in one message, unless a decoder or an outbox is told otherwise."""
 
+_CHUNKS_MAX = 64
+"""In so many chunks a frame's beginning is kept at most."""
+
 _HEAD = Struct(">IBB")
 HEAD_BYTES = _HEAD.size
 _pack_head = _HEAD.pack
@@ -56,27 +59,47 @@ def frame(message: bytes, channel: Channel = Channel.BULK) -> bytes:
 class FrameDecoder:
     """From chunks of a stream to messages.
 
-    Invariants: between two calls, what is buffered is less than one frame plus, for each channel, less than
+    Chunks are kept as they came and joined once, when the rest is there, so nothing is copied more often than that.
+
+    Invariants: between two calls, what is kept is less than one frame plus, for each channel, less than
     ``message_bytes_max`` bytes, all of which have arrived.
     """
 
-    __slots__ = ("_broken", "_buffer", "_pieces", "message_bytes_max")
+    __slots__ = (
+        "_body",
+        "_broken",
+        "_channel",
+        "_head",
+        "_lacking_bytes",
+        "_more",
+        "_pieces",
+        "_pieces_bytes",
+        "message_bytes_max",
+    )
 
     def __init__(self, message_bytes_max: int = MESSAGE_BYTES_MAX) -> None:
         self.message_bytes_max = message_bytes_max
-        self._buffer = bytearray()
-        """The beginning of a frame whose end has not come."""
-        self._pieces = {Channel.BULK: bytearray(), Channel.URGENT: bytearray()}
+        self._head = b""
+        """The beginning of a head whose end has not come."""
+        self._lacking_bytes = 0
+        """How much has not come of a frame of which the head has; 0 if there is none."""
+        self._channel = 0
+        self._more = 0
+        """What that head says."""
+        self._body: list[bytes | memoryview] = []
+        """What has come of that frame."""
+        self._pieces: dict[int, list[bytes]] = {Channel.BULK: [], Channel.URGENT: []}
         """The pieces so far of each channel's unfinished message."""
+        self._pieces_bytes = dict.fromkeys(self._pieces, 0)
         self._broken: str | None = None
 
     @property
     def is_between_messages(self) -> bool:
         """True when nothing has come of the next message."""
-        return not self._buffer and not any(self._pieces.values())
+        return not self._head and not self._lacking_bytes and not any(self._pieces.values())
 
-    def feed(self, data: bytes) -> list[bytes]:
-        """The messages that are complete now, in order.
+    def feed(self, data: bytes | memoryview) -> list[bytes]:
+        """The messages that are complete now, in order. ``data`` may be changed afterwards.
 
         Raises:
             BadFrame: on what is no frame, now and from then on.
@@ -89,65 +112,64 @@ class FrameDecoder:
             self._broken = str(why)
             raise
 
-    def _feed(self, data: bytes) -> list[bytes]:
+    def _feed(self, data: bytes | memoryview) -> list[bytes]:
         messages: list[bytes] = []
         offset = 0
-        if self._buffer:
-            offset = self._complete_buffered(data, messages)
-            if self._buffer:
-                return messages
+        if self._lacking_bytes:
+            offset = self._complete_body(data, messages)
+        elif self._head:
+            # Seldom: a head has been cut, and so there are only a few bytes of it.
+            data = b"".join((self._head, data))
+            self._head = b""
         end = len(data)
         while end - offset >= HEAD_BYTES:
             size_bytes, channel, more = _unpack_head(data, offset)
             if more or channel or size_bytes > self.message_bytes_max or size_bytes > FRAME_BYTES_MAX:
                 self._check_head(size_bytes, channel, more)
             start = offset + HEAD_BYTES
-            stop = start + size_bytes
-            if stop > end:
-                break
-            pieces = self._pieces[channel]
-            if more:
-                pieces += data[start:stop]
-            elif pieces:
-                messages.append(self._join(channel, data[start:stop]))
+            offset = start + size_bytes
+            if offset > end:
+                self._channel, self._more = channel, more
+                self._lacking_bytes = offset - end
+                self._body.append(bytes(data[start:end]))
+                return messages
+            if more or self._pieces[channel]:
+                self._add_piece(bytes(data[start:offset]), channel, more, messages)
             else:
-                messages.append(data[start:stop])
-            offset = stop
+                messages.append(bytes(data[start:offset]))
         if offset < end:
-            self._buffer += memoryview(data)[offset:]
+            self._head = bytes(data[offset:end])
         return messages
 
-    def _complete_buffered(self, data: bytes, messages: list[bytes]) -> int:
-        """Takes from ``data`` what the buffered frame lacks; where the rest begins."""
-        buffer = self._buffer
-        offset = 0
-        if len(buffer) < HEAD_BYTES:
-            offset = HEAD_BYTES - len(buffer)
-            buffer += data[:offset]
-            if len(buffer) < HEAD_BYTES:
-                return len(data)
-        size_bytes: int
-        size_bytes, channel, more = _unpack_head(buffer)
-        self._check_head(size_bytes, channel, more)
-        lacking_bytes = HEAD_BYTES + size_bytes - len(buffer)
-        buffer += memoryview(data)[offset : offset + lacking_bytes]
-        if len(buffer) < HEAD_BYTES + size_bytes:
+    def _complete_body(self, data: bytes | memoryview, messages: list[bytes]) -> int:
+        """Takes from ``data`` what the unfinished frame lacks; where the rest begins."""
+        body = self._body
+        lacking_bytes = self._lacking_bytes
+        if len(data) < lacking_bytes:
+            if len(body) == _CHUNKS_MAX:
+                body[:] = [b"".join(body)]
+            body.append(bytes(data))
+            self._lacking_bytes -= len(data)
             return len(data)
-        with memoryview(buffer) as view:
-            if more:
-                self._pieces[channel] += view[HEAD_BYTES:]
-            else:
-                messages.append(self._join(channel, view[HEAD_BYTES:]))
-        self._buffer = bytearray()
-        return offset + lacking_bytes
+        body.append(data[:lacking_bytes])
+        self._lacking_bytes = 0
+        piece = b"".join(body)
+        body.clear()
+        self._add_piece(piece, self._channel, self._more, messages)
+        return lacking_bytes
 
-    def _join(self, channel: Channel, last_piece: bytes | memoryview) -> bytes:
+    def _add_piece(self, piece: bytes, channel: int, more: int, messages: list[bytes]) -> None:
+        """A piece is whole, and with it perhaps its message."""
         pieces = self._pieces[channel]
-        if not pieces:
-            return bytes(last_piece)
-        message = b"".join((pieces, last_piece))
-        self._pieces[channel] = bytearray()
-        return message
+        if more:
+            pieces.append(piece)
+            self._pieces_bytes[channel] += len(piece)
+        elif pieces:
+            messages.append(b"".join((*pieces, piece)))
+            pieces.clear()
+            self._pieces_bytes[channel] = 0
+        else:
+            messages.append(piece)
 
     def _check_head(self, size_bytes: int, channel: int, more: int) -> None:
         if channel not in self._pieces or more > 1:
@@ -156,6 +178,6 @@ class FrameDecoder:
             raise BadFrame(f"a frame of {size_bytes} bytes, more than {FRAME_BYTES_MAX}")
         if more and not size_bytes:
             raise BadFrame("an empty piece with more to follow")
-        total_bytes = len(self._pieces[Channel(channel)]) + size_bytes
+        total_bytes = self._pieces_bytes[channel] + size_bytes
         if total_bytes > self.message_bytes_max:
             raise BadFrame(f"a message of {total_bytes} bytes or more, the limit is {self.message_bytes_max}")

@@ -12,7 +12,7 @@ four messages included; with a single link there is no difference. And its owner
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 RECEIVE_BYTES = 256 * 1024
@@ -54,8 +54,10 @@ class Link(Protocol):
         """The other side's host, for people."""
         ...
 
-    def receive(self) -> bytes | None:
+    def receive(self) -> bytes | memoryview | None:
         """What has arrived, at most RECEIVE_BYTES; None when nothing has, ``b""`` when nothing ever will.
+
+        It may be changed by the next call, of any link.
 
         Raises:
             OSError: the connection is broken.
@@ -68,6 +70,10 @@ class Link(Protocol):
         Raises:
             OSError: the connection is broken.
         """
+        ...
+
+    def send_parts(self, parts: Sequence[bytes]) -> int:
+        """As ``send`` of the parts joined, which it saves."""
         ...
 
     async def wait_readable(self) -> None:

@@ -18,7 +18,7 @@ Faults are set for a direction from one host to another, and hold for links that
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from math import inf
 from random import Random
 from typing import Any
@@ -204,6 +204,10 @@ class MemoryLink:
         accepted = bytes(data[:room_bytes])
         pipe.put(accepted)
         return len(accepted)
+
+    def send_parts(self, parts: Sequence[bytes]) -> int:
+        """See :class:`raftnode.links.Link`."""
+        return self.send(b"".join(parts))
 
     async def wait_readable(self) -> None:
         """See :class:`raftnode.links.Link`."""

@@ -8,7 +8,7 @@ task waits.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import attrs
@@ -30,7 +30,8 @@ _BACKLOG = 128
 _READY_MAX = 1024
 """How many ready links are named at once; others follow."""
 
-# Shared by all links: what was received is copied out at once. A fresh buffer for each call costs five times as much.
+# Shared by all links, whose users copy out at once what they keep. A fresh buffer for each call costs five times as
+# much.
 _receive_buffer = bytearray(RECEIVE_BYTES)
 _receive_view = memoryview(_receive_buffer)
 
@@ -69,18 +70,25 @@ class OsLink:
         """The socket's file descriptor."""
         return self._socket.fileno()
 
-    def receive(self) -> bytes | None:
+    def receive(self) -> memoryview | None:
         """See :class:`raftnode.links.Link`."""
         try:
             size_bytes = self._socket.recv_into(_receive_buffer)
         except BlockingIOError:
             return None
-        return bytes(_receive_view[:size_bytes])
+        return _receive_view[:size_bytes]
 
     def send(self, data: bytes | memoryview) -> int:
         """See :class:`raftnode.links.Link`."""
         try:
             return self._socket.send(data)
+        except BlockingIOError:
+            return 0
+
+    def send_parts(self, parts: Sequence[bytes]) -> int:
+        """See :class:`raftnode.links.Link`."""
+        try:
+            return self._socket.sendmsg(parts)
         except BlockingIOError:
             return 0
 

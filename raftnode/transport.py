@@ -39,6 +39,7 @@ from raftnode.frames import (
     Channel,
     FrameDecoder,
     frame,
+    frame_head,
 )
 from raftnode.greeting import HelloRefusedError, greet_dialled, greet_dialler
 from raftnode.hello import BadHello, Hello
@@ -50,6 +51,8 @@ _log = structlog.get_logger("raftnode.transport")
 
 _PUMP_BYTES_MAX = 1024 * 1024
 """Most bytes sent to one peer before others get their turn: less than a millisecond's worth."""
+_KEPT_APART_BYTES_MIN = 16 * 1024
+"""Messages from this size on aren't copied to have a head before them."""
 _COMPLAINTS_MAX = 256
 
 
@@ -182,8 +185,11 @@ class Transport:
         peer = self._peers[to]
         link = peer.link
         if link is not None and size_bytes <= self._direct_bytes_max and peer.outbox.is_empty:
-            is_urgent = urgent and size_bytes <= URGENT_BYTES_MAX
-            self._send_now(peer, link, frame(message, Channel.URGENT if is_urgent else Channel.BULK))
+            channel = Channel.URGENT if urgent and size_bytes <= URGENT_BYTES_MAX else Channel.BULK
+            if size_bytes < _KEPT_APART_BYTES_MIN:
+                self._send_now(peer, link, frame(message, channel))
+            else:
+                self._send_now(peer, link, frame_head(size_bytes, channel, more=False), message)
             return True
         return self._queue(peer, message, urgent=urgent)
 
@@ -235,15 +241,15 @@ class Transport:
             await peer.room.park()
         await trio.lowlevel.checkpoint()
 
-    def _send_now(self, peer: _Peer, link: Link, data: bytes) -> None:
+    def _send_now(self, peer: _Peer, link: Link, data: bytes, more: bytes = b"") -> None:
         """Sends frames past the outbox, which is empty; it takes what the network doesn't."""
         try:
-            sent_bytes = link.send(data)
+            sent_bytes = link.send_parts((data, more)) if more else link.send(data)
         except OSError:
             self._lose(peer, link)
             return
-        if sent_bytes < len(data):
-            peer.outbox.put_unsent(memoryview(data)[sent_bytes:])
+        if sent_bytes < len(data) + len(more):
+            peer.outbox.put_unsent(memoryview(data + more)[sent_bytes:])
             peer.work.unpark_all()
 
     def _queue(self, peer: _Peer, message: bytes, *, urgent: bool) -> bool:
