@@ -153,9 +153,10 @@ def _build_request_vote_result(numbers: _Numbers, _tail: None) -> RequestVoteRes
 
 
 def _build_append_entries(numbers: _Numbers, entries: tuple[bytes, ...]) -> AppendEntries:
-    term, leader_id, prev_log_index, prev_log_term, entries_term, leader_commit, round_number = numbers
+    term, leader_id, prev_log_index, prev_log_term, entries_term, leader_commit, round_number, may_be_silent = numbers
     return AppendEntries(
-        term, leader_id, prev_log_index, prev_log_term, entries_term, entries, leader_commit, round_number
+        *(term, leader_id, prev_log_index, prev_log_term, entries_term, entries),
+        *(leader_commit, round_number, _truth(may_be_silent)),
     )
 
 
@@ -224,10 +225,11 @@ _LAYOUTS: Mapping[type[Any], _Layout] = {
             "entries_term",
             "leader_commit",
             "round_number",
+            "may_be_silent",
         ),
         attrgetter("entries"),
         _build_append_entries,
-        number_count=7,
+        number_count=8,
     ),
     AppendEntriesResult: _Layout(
         Kind.APPEND_ENTRIES_RESULT,

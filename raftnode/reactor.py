@@ -70,6 +70,8 @@ class Reactor:
     _sleep: trio.CancelScope | None = attrs.field(default=None, init=False)
     _is_busy: bool = attrs.field(default=False, init=False)
     """Events come so fast that it pays to linger."""
+    _was_quick: bool = attrs.field(default=False, init=False)
+    """The last event that was waited for by Trio came soon."""
 
     def __attrs_post_init__(self) -> None:
         self._poller = make_poller()
@@ -133,7 +135,9 @@ class Reactor:
             self._is_busy = bool(self._poller.poll(min(left_us, LINGER_US) / 1e6, 1))
         else:
             await self._sleep_until(begun_us + left_us)
-            self._is_busy = self.now_us() < begun_us + LINGER_US
+            # Twice in a row: a single quick event, as the answer to a heartbeat, isn't followed by another.
+            was_quick, self._was_quick = self._was_quick, self.now_us() < begun_us + LINGER_US
+            self._is_busy = was_quick and self._was_quick
 
     async def _sleep_until(self, deadline_us: int) -> None:
         """Wait by Trio until a source is ready, somebody calls ``wake``, or the time has come."""

@@ -62,6 +62,8 @@ class AppendEntries:
     entries: tuple[bytes, ...]
     leader_commit: int
     round_number: int
+    may_be_silent: bool = False
+    """A follower that agrees needn't say so: the leader has heard from it lately, and waits for nothing."""
 
 
 @attrs.frozen(slots=True)

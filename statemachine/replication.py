@@ -9,6 +9,9 @@ Heartbeats claim no more than the follower has acknowledged, so they are never r
 under way and may overtake it. They go at their time whatever else goes, since entries may be a long while on their
 way. For the same reason nothing is sent again only because it isn't answered: the follower is asked, behind what
 is under way, whether it has all of it, and a refusal says from where on it hasn't.
+
+A follower that has everything, and has said so lately, is told that it needn't answer a heartbeat if it agrees: answers
+are most of what an idle leader would be woken by. It still answers several times in an election timeout.
 """
 
 from __future__ import annotations
@@ -75,6 +78,7 @@ def send_what_is_due(raft: Raft) -> None:
     assert raft.hard_state_is_saved, "nobody leads a term that isn't on disk"
     raft.heartbeat_due = raft.contact_due = raft.replication_due = False
     batches: dict[tuple[int, bool], AppendEntries] = {}
+    heartbeats: dict[tuple[int, bool], AppendEntries] = {}
     spared = False
     for server, progress in raft.progress.items():
         entries_sent = False
@@ -85,7 +89,7 @@ def send_what_is_due(raft: Raft) -> None:
         else:
             entries_sent = _send_entries(raft, server, progress, batches)
         if heartbeat or (contact and not entries_sent and thrift.asks(raft, server)):
-            _send_heartbeat(raft, server, progress)
+            _send_heartbeat(raft, server, progress, heartbeats, may_be_silent=not contact)
         if progress.position_due or _waits_for_commit_index(raft, progress):
             _send_position(raft, server, progress)
     thrift.sent(raft, spared=spared)
@@ -148,7 +152,9 @@ def _append_entries_from(
     return message
 
 
-def _append_entries(raft: Raft, previous: int, term: int, entries: tuple[bytes, ...]) -> AppendEntries:
+def _append_entries(
+    raft: Raft, previous: int, term: int, entries: tuple[bytes, ...], *, may_be_silent: bool = False
+) -> AppendEntries:
     previous_term = raft.log.term_at(previous)
     assert previous_term is not None, "an AppendEntries from below the log's first entry"
     return AppendEntries(
@@ -160,17 +166,44 @@ def _append_entries(raft: Raft, previous: int, term: int, entries: tuple[bytes, 
         entries=entries,
         leader_commit=raft.commit_index,
         round_number=raft.round_number,
+        may_be_silent=may_be_silent,
     )
 
 
-def _send_heartbeat(raft: Raft, server: ServerId, progress: Progress) -> None:
-    """Make contact, claiming only what the follower has acknowledged (or, below the log's beginning, nothing)."""
+def _send_heartbeat(
+    raft: Raft,
+    server: ServerId,
+    progress: Progress,
+    heartbeats: dict[tuple[int, bool], AppendEntries],
+    *,
+    may_be_silent: bool,
+) -> None:
+    """Make contact, claiming only what the follower has acknowledged (or, below the log's beginning, nothing).
+
+    Followers of which the same can be claimed share the message, so that it is encoded once.
+    """
+    may_be_silent = may_be_silent and _is_at_rest(raft, progress)
     if raft.log.term_at(progress.match_index) is not None:
         previous = progress.match_index
     else:
         # The follower waits for a snapshot; an index that it can't match only makes it answer.
         previous = raft.log.base_index
-    raft.send(server, _append_entries(raft, previous, 0, ()))
+    message = heartbeats.get((previous, may_be_silent))
+    if message is None:
+        message = _append_entries(raft, previous, 0, (), may_be_silent=may_be_silent)
+        heartbeats[previous, may_be_silent] = message
+    raft.send(server, message)
+
+
+def _is_at_rest(raft: Raft, progress: Progress) -> bool:
+    """Whether an answer from this follower would tell nothing, but that it is still there, as it was lately."""
+    return (
+        progress.match_index == raft.log.last_index
+        and progress.state is ProgressState.REPLICATE
+        and raft.now_us < progress.last_contact_us + raft.options.silence_us
+        and raft.transfer_target is None
+        and not raft.reads.confirming
+    )
 
 
 def _waits_for_commit_index(raft: Raft, progress: Progress) -> bool:
@@ -354,6 +387,8 @@ def append_entries(raft: Raft, sender: ServerId, message: AppendEntries) -> None
     match_index = message.prev_log_index + len(message.entries)
     raft.verified_index = max(raft.verified_index, min(match_index, raft.log.last_index))
     learn_commit_index(raft, message.leader_commit)
+    if message.may_be_silent and match_index <= raft.persisted_index:
+        return
     result = AppendEntriesResult(
         raft.current_term,
         success=True,

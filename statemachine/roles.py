@@ -50,6 +50,11 @@ class Options:
         if not 0 < self.heartbeat_us < self.election_timeout_us_min:
             raise ValueError("the heartbeat interval must be shorter than the election timeout")
 
+    @property
+    def silence_us(self) -> int:
+        """For so long after it has said something, a follower of whom nothing is waited for needn't say more."""
+        return self.election_timeout_us_min // 2
+
 
 _NEVER_VOTED = HardState(0, None)
 

@@ -169,7 +169,7 @@ def choose(raft: Raft) -> None:
     if not raft.options.spare_us:
         return
     thrift = raft.thrift
-    alive_us = raft.now_us - 2 * raft.options.heartbeat_us
+    alive_us = raft.now_us - 2 * raft.options.heartbeat_us - raft.options.silence_us
     well = [
         server
         for server, progress in raft.progress.items()

@@ -72,10 +72,10 @@ class FilesModel:
     def apply(self, index: int, clock_us: int, session: int, payload: bytes) -> list[Applied]:
         """Carry out a batch; gives what became of each command."""
         self.advance(index, clock_us)
-        fields = cbor2.loads(payload)
+        operations, names, arguments, exptimes, contents = cbor2.loads(payload)
         applied = []
-        for at in range(0, len(fields), 5):
-            operation, name, argument, exptime, content = fields[at : at + 5]
+        for at, (operation, name, content) in enumerate(zip(operations, names, contents, strict=True)):
+            argument, exptime = _number(arguments, at), _number(exptimes, at)
             outcome, content = self._run(index, session, operation, name, argument, exptime, content)
             applied.append(Applied(index, operation, name, argument, exptime, content, outcome))
         return applied
@@ -136,6 +136,11 @@ class FilesModel:
             self._expiring.add(name)
         else:
             self._expiring.discard(name)
+
+
+def _number(column: bytes | int, at: int) -> int:
+    """A command's number in a column of them."""
+    return int.from_bytes(column[8 * at : 8 * at + 8], "little", signed=True) if isinstance(column, bytes) else 0
 
 
 def _refusal(operation: int, argument: int, old: FileState, content: bytes) -> tuple[int, int] | None:

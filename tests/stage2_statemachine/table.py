@@ -66,11 +66,20 @@ class Row:
 
 
 def append(
-    term: int, previous: int, previous_term: int, *terms: int, commit: int = 0, round_number: int = 9
+    term: int,
+    previous: int,
+    previous_term: int,
+    *terms: int,
+    commit: int = 0,
+    round_number: int = 9,
+    may_be_silent: bool = False,
 ) -> Message:
     """An AppendEntries of server 2."""
     entries = tuple(entry(index, term_) for index, term_ in enumerate(terms, previous + 1))
-    return AppendEntries(term, 2, previous, previous_term, terms[0] if terms else 0, entries, commit, round_number)
+    entries_term = terms[0] if terms else 0
+    return AppendEntries(
+        term, 2, previous, previous_term, entries_term, entries, commit, round_number, may_be_silent=may_be_silent
+    )
 
 
 def accepted(term: int, match_index: int, round_number: int = 9) -> Message:

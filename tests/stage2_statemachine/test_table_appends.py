@@ -49,6 +49,24 @@ ROWS["AppendEntries, equal term, heartbeat: answered at once"] = [
     Row(role, Receive(2, append(5, 2, 2)), followed(role, leader=2) | {"verified": 2}, {"send": [(2, accepted(5, 2))]})
     for role in (F, P, C)
 ]
+ROWS["AppendEntries, equal term, heartbeat that needs no answer: none is given"] = [
+    Row(
+        role,
+        Receive(2, append(5, 2, 2, may_be_silent=True)),
+        followed(role, leader=2) | {"verified": 2},
+        NOTHING,
+    )
+    for role in (F, P, C)
+]
+ROWS["AppendEntries, equal term, heartbeat that needs no answer if it is agreed with: refused"] = [
+    Row(
+        role,
+        Receive(2, append(5, 7, 5, 5, may_be_silent=True)),
+        followed(role, leader=2),
+        {"send": [(2, refused(5, 7, 3, 4))]},
+    )
+    for role in (F, P, C)
+]
 ROWS["AppendEntries, equal term, of a round heard of before: it may be an old one, so the alarm is left alone"] = [
     Row(F, Receive(2, append(5, 2, 2, round_number=0)), {"verified": 2}, {"send": [(2, accepted(5, 2, 0))]})
 ]

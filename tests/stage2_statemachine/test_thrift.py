@@ -27,6 +27,10 @@ SPARE_US = 10 * MS
 THRIFTY = attrs.evolve(OPTIONS, spare_us=SPARE_US)
 
 
+HEARTBEATS_TO_NOTICE = 3 + THRIFTY.silence_us // THRIFTY.heartbeat_us
+"""After so many a leader takes notice that a follower doesn't answer."""
+
+
 def thrifty_leader(configuration: Configuration = FIVE) -> Raft:
     """A leader all of whose followers have everything, just after a heartbeat."""
     raft = states.leader(term=4, configuration=configuration, options=THRIFTY)
@@ -162,9 +166,8 @@ def test_a_slow_follower_is_preferred_again_when_its_time_is_over_or_others_are_
     heartbeat(raft, 2, 3, 4, 5)
     assert raft.thrift.preferred == {2, 4}
     raft.thrift.slow_until_us[3] = raft.now_us
-    heartbeat(raft, 2, 3, 5)
-    heartbeat(raft, 2, 3, 5)
-    heartbeat(raft, 2, 3, 5)
+    for _ in range(HEARTBEATS_TO_NOTICE):
+        heartbeat(raft, 2, 3, 5)
     assert raft.thrift.preferred == {2, 3}, "4 is silent"
 
 
@@ -187,9 +190,8 @@ def test_those_furthest_are_preferred() -> None:
 
 def test_too_few_that_are_well() -> None:
     raft = thrifty_leader()
-    heartbeat(raft, 2)
-    heartbeat(raft, 2)
-    heartbeat(raft, 2)
+    for _ in range(HEARTBEATS_TO_NOTICE):
+        heartbeat(raft, 2)
     assert not raft.thrift.preferred
 
 

@@ -33,6 +33,7 @@ MESSAGES: list[PeerMessage] = [
     RequestVoteResult(7, vote_granted=True),
     RequestVoteResult(7, vote_granted=False, pre_vote=True),
     AppendEntries(7, 1, 99, 6, 0, (), 98, 12),
+    AppendEntries(7, 1, 99, 6, 0, (), 98, 12, may_be_silent=True),
     AppendEntries(7, 1, 99, 6, 7, (b"entry",), 98, 12),
     AppendEntries(LARGEST, LARGEST, LARGEST, LARGEST, LARGEST, (b"", b"x" * 70_000, b"z"), LARGEST, LARGEST),
     AppendEntriesResult(7, True, 100, 0, 0, 12),
@@ -108,7 +109,7 @@ def test_proposals_have_a_limit() -> None:
 
 TIMEOUT_NOW = array(4) + number(1) + number(2) + number(7) + number(3)
 SNAPSHOT = array(11) + number(1) + number(2) + number(5) + number(1) * 7
-ENTRIES = array(11) + number(1) + number(2) + number(3) + number(1) * 7
+ENTRIES = array(12) + number(1) + number(2) + number(3) + number(1) * 8
 PROPOSALS = array(7) + number(1) + number(2) + number(16) + number(1) * 3
 
 

@@ -205,12 +205,16 @@ async def test_it_lingers_only_while_events_come_fast_and_nothing_speaks_against
         assert not lingered  # nothing has come yet: it sleeps by Trio
         pipe.write(b"one")
         await until(lambda: pipe.got == [b"one"])
-        await until(lambda: lingered == [LINGER_US / 1e6])  # that came at once; then nothing did
+        await trio.testing.wait_all_tasks_blocked()
+        assert not lingered  # that came at once, but a single one says nothing
+        pipe.write(b"two")
+        await until(lambda: len(pipe.got) == 2)
+        await until(lambda: lingered == [LINGER_US / 1e6])  # so did the next; then nothing did
         await trio.testing.wait_all_tasks_blocked()
         assert len(lingered) == 1
         allowed[0] = False
-        pipe.write(b"two")
-        await until(lambda: len(pipe.got) == 2)
+        pipe.write(b"three")
+        await until(lambda: len(pipe.got) == 3)
         await trio.testing.wait_all_tasks_blocked()
         assert len(lingered) == 1
         nursery.cancel_scope.cancel()

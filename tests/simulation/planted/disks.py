@@ -31,7 +31,7 @@ BUGS: Final[tuple[Bug, ...]] = (
         "A frame's checksum isn't looked at when the log is read.",
         (
             "raftnode.recovery:_read_frames",
-            "            or crc32(view[offset + CHECKED_FROM : end], salt) != check\n",
+            "            or checksum(view[offset + CHECKED_FROM : end], salt) != check\n",
             "",
         ),
         conditions=Conditions(
