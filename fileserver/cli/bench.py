@@ -18,7 +18,9 @@ from fileserver.bench.cpu import ProcessGone
 from fileserver.bench.load import READ_PERCENT_MIXED, Load
 from fileserver.bench.local import NotReady, local_servers, temporary_directory
 from fileserver.bench.outcome import Outcome
+from fileserver.bench.sampling import CannotSample
 from fileserver.cli.bench_output import ProgressLine, check_writable, describe, messages, show, to_json
+from fileserver.cli.bench_profile import profile
 from fileserver.cli.bench_steps import steps
 from fileserver.cli.bench_suite import suite
 from fileserver.cli.common import CONTEXT_SETTINGS, AddressList, fail
@@ -27,19 +29,18 @@ from fileserver.config import Address
 PROGRAM = "bin/bench"
 EXIT_BAD = 1
 DEFAULT_NODES = 5
+_OTHERS = {"suite": suite, "steps": steps, "profile": profile}
 _READ_PERCENTS = {"write": 0, "read": 100, "mixed": READ_PERCENT_MIXED}
 
 
 def main(arguments: Sequence[str] | None = None, prog_name: str | None = None) -> None:
-    """Measure one load; or with the word ``suite`` in front many of them, with ``steps`` what they consist of."""
+    """Measure one load; or by a word in front many of them, what they consist of, or where the servers' time goes."""
     arguments = sys.argv[1:] if arguments is None else arguments
     name = prog_name or Path(sys.argv[0]).name
     signal.signal(signal.SIGTERM, _end)
     with readable_errors():
-        if arguments[:1] == ["suite"]:
-            suite.main(list(arguments[1:]), prog_name=f"{name} suite")
-        elif arguments[:1] == ["steps"]:
-            steps.main(list(arguments[1:]), prog_name=f"{name} steps")
+        if arguments and arguments[0] in _OTHERS:
+            _OTHERS[arguments[0]].main(list(arguments[1:]), prog_name=f"{name} {arguments[0]}")
         else:
             measure_one.main(list(arguments), prog_name=name)
 
@@ -54,7 +55,7 @@ def readable_errors() -> Iterator[None]:
     """End the program in one line for what can go wrong outside of it."""
     try:
         yield
-    except (NotReady, ProcessGone) as error:
+    except (NotReady, ProcessGone, CannotSample) as error:
         fail(str(error), EXIT_BAD)
     except OSError as error:
         name = f"{error.filename}: " if error.filename else ""
@@ -144,7 +145,8 @@ def measure_one(
 
     The files of a load with reads are written first, as bench/0, bench/1 and so on. Exit status 1 if there were errors.
 
-    "suite" in place of KIND measures many loads in a row: see bin/bench suite --help.
+    "suite" in place of KIND measures many loads in a row, "steps" what they consist of, "profile" where the servers'
+    time goes: see bin/bench suite --help and so on.
     """
     kind = kind or ("write" if read_percent is None else "mixed")
     if read_percent is not None and kind != "mixed":

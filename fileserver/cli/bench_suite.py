@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -30,6 +31,10 @@ class Names(click.ParamType[tuple[str, ...]]):
 
     name = "name,..."
 
+    def __init__(self, known: Sequence[str]) -> None:
+        """Those that there are."""
+        self._known = known
+
     def convert(
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[str, ...]:  # called by click
@@ -37,9 +42,9 @@ class Names(click.ParamType[tuple[str, ...]]):
         if isinstance(value, tuple):
             return value
         words = tuple(word.strip() for word in str(value).split(",") if word.strip())
-        unknown = [word for word in words if word not in NAMES]
+        unknown = [word for word in words if word not in self._known]
         if unknown or not words:
-            self.fail(f"{unknown[0] if unknown else ''!r} is none of {', '.join(NAMES)}", param, ctx)
+            self.fail(f"{unknown[0] if unknown else ''!r} is none of {', '.join(self._known)}", param, ctx)
         return words
 
 
@@ -48,7 +53,9 @@ class Names(click.ParamType[tuple[str, ...]]):
     "--secs", type=click.FloatRange(min=0.1), default=3.0, show_default=True, help="How long each round of each takes."
 )
 @click.option("--rounds", type=click.IntRange(1, 1000), default=3, show_default=True, help="Medians are of so many.")
-@click.option("--only", type=Names(), metavar="NAME,...", help=f"Which of {', '.join(NAMES)}.  [default: all of these]")
+@click.option(
+    "--only", type=Names(NAMES), metavar="NAME,...", help=f"Which of {', '.join(NAMES)}.  [default: all of these]"
+)
 @click.option("--servers-count", type=click.IntRange(1, 99), default=5, show_default=True, help="Servers.")
 @click.option("--write", "page", type=click.Path(path_type=Path, dir_okay=False), help="Put the tables into that page.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write all figures there.")
