@@ -22,8 +22,6 @@ from functools import cache
 from typing import Final, NamedTuple, TypeAlias
 from zlib import crc32
 
-from crc32c import crc32c
-
 PART_BYTES: Final = 128 * 1024
 """The longest piece of a content, in bytes."""
 
@@ -120,16 +118,6 @@ def combine_crcs(left_crc: int, right_crc: int, right_size: int) -> int:
         if bits >> exponent_log2 & 1:
             shift = _multiply(_power_of_x(exponent_log2), shift)
     return _multiply(shift, left_crc) ^ right_crc
-
-
-def crc_of(content: Content) -> int:
-    """The CRC-32C of a content."""
-    if type(content) is bytes:
-        return crc32c(content)
-    crc = 0
-    for piece in content:
-        crc = crc32c(piece, crc)  # type: ignore[arg-type]
-    return crc
 
 
 def fingerprint(name: bytes, version: int, deadline_us: int, crc: int) -> int:

@@ -38,7 +38,7 @@ def all_four(may_be_silent: bool) -> dict[int, bool]:
     return dict.fromkeys((2, 3, 4, 5), may_be_silent)
 
 
-def test_a_leader_at_rest_asks_several_times_in_an_election_timeout() -> None:
+def test_a_leader_at_rest_asks_now_and_then() -> None:
     raft = leader_at_rest()
     asked = []
     for _ in range(9):

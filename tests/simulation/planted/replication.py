@@ -22,7 +22,7 @@ BUGS: Final[tuple[Bug, ...]] = (
             "raft.now_us < progress.last_contact_us + raft.options.silence_us",
             "True",
         ),
-        test="tests/stage2_statemachine/test_silence.py::test_a_leader_at_rest_asks_several_times_in_an_election_timeout",
+        test="tests/stage2_statemachine/test_silence.py::test_a_leader_at_rest_asks_now_and_then",
     ),
     bug(
         "silence-of-who-disagrees",
