@@ -52,10 +52,12 @@ from typing import Any, Final, TypeAlias
 
 import cbor2
 
+from fileserver.byte_strings import dumps_with_byte_strings
+
 Name: TypeAlias = bytes
 """A file's name: UTF-8. The parser sees to its rules; the store takes any bytes."""
 
-Payload: TypeAlias = bytes
+Payload: TypeAlias = bytes | memoryview
 """An encoded batch of commands."""
 
 WRITE: Final = 1
@@ -104,12 +106,11 @@ class BadBatch(ValueError):
     """A payload that is no batch of commands. Every server finds so alike, and none has run any part of it."""
 
 
-def encode_batch(fields: Sequence[Field]) -> Payload:
+def encode_batch(fields: Sequence[Field]) -> bytes:
     """Encode a batch from its fields, five a command, in a row."""
     operations = bytes(fields[0::5])  # type: ignore[arg-type]
-    return cbor2.dumps(
-        (operations, fields[1::5], _encode_numbers(fields[2::5]), _encode_numbers(fields[3::5]), fields[4::5])
-    )
+    columns = operations, fields[1::5], _encode_numbers(fields[2::5]), _encode_numbers(fields[3::5])
+    return dumps_with_byte_strings(columns, fields[4::5])
 
 
 def _encode_numbers(numbers: Sequence[Field]) -> bytes | int:

@@ -37,6 +37,8 @@ from zlib import crc32
 
 import cbor2
 
+from fileserver.byte_strings import dumps_with_byte_strings
+
 FORMAT: Final = 2
 HEADER: Final = 1
 PIECES: Final = 2
@@ -66,7 +68,7 @@ def encode_files(
     """A chunk of files; the columns are of one length, not empty, and in order of name."""
     count = len(names)
     packed_deadlines = pack(f"<{count}Q", *deadlines) if any(deadlines) else 0
-    return cbor2.dumps((FILES, names, pack(f"<{count}Q", *versions), packed_deadlines, contents))
+    return dumps_with_byte_strings((FILES, names, pack(f"<{count}Q", *versions), packed_deadlines), contents)
 
 
 def decode_chunk(chunk: bytes) -> tuple[int, list[Any]]:

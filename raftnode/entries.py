@@ -25,6 +25,8 @@ import attrs
 
 _HEADER = struct.Struct(">Bqqqq")
 HEADER_BYTES = _HEADER.size
+_COPIED_BYTES_MAX = 16 * 1024
+"""Of entries from this size on the payload isn't copied."""
 
 
 class BadEntry(ValueError):
@@ -49,7 +51,7 @@ class Entry:
     session: int
     sequence: int
     acknowledged: int
-    payload: bytes
+    payload: bytes | memoryview
 
 
 def encode_tick(stamp_us: int) -> bytes:
@@ -89,6 +91,7 @@ def decode(entry: bytes) -> Entry:
         stamp_us, session, sequence, acknowledged = numbers
         if min(numbers) < 0:
             raise ValueError("a number is out of range")
-        return Entry(EntryKind(kind), stamp_us, session, sequence, acknowledged, entry[HEADER_BYTES:])
+        whole = entry if len(entry) < _COPIED_BYTES_MAX else memoryview(entry)
+        return Entry(EntryKind(kind), stamp_us, session, sequence, acknowledged, whole[HEADER_BYTES:])
     except (struct.error, ValueError) as error:
         raise BadEntry(f"an entry of {len(entry)} bytes can't be read: {error}") from error

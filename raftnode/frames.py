@@ -89,7 +89,7 @@ class FrameDecoder:
         self._body: list[bytes | memoryview] = []
         """What has come of that frame."""
         self._pieces: dict[int, list[bytes]] = {Channel.BULK: [], Channel.URGENT: []}
-        """The pieces so far of each channel's unfinished message."""
+        """What has come, in chunks, of the whole pieces of each channel's unfinished message."""
         self._pieces_bytes = dict.fromkeys(self._pieces, 0)
         self._broken: str | None = None
 
@@ -134,7 +134,7 @@ class FrameDecoder:
                 self._body.append(bytes(data[start:end]))
                 return messages
             if more or self._pieces[channel]:
-                self._add_piece(bytes(data[start:offset]), channel, more, messages)
+                self._add_piece([data[start:offset]], channel, more, messages)
             else:
                 messages.append(bytes(data[start:offset]))
         if offset < end:
@@ -153,23 +153,20 @@ class FrameDecoder:
             return len(data)
         body.append(data[:lacking_bytes])
         self._lacking_bytes = 0
-        piece = b"".join(body)
+        self._add_piece(body, self._channel, self._more, messages)
         body.clear()
-        self._add_piece(piece, self._channel, self._more, messages)
         return lacking_bytes
 
-    def _add_piece(self, piece: bytes, channel: int, more: int, messages: list[bytes]) -> None:
-        """A piece is whole, and with it perhaps its message."""
+    def _add_piece(self, chunks: list[bytes | memoryview], channel: int, more: int, messages: list[bytes]) -> None:
+        """A piece is whole, in chunks, and with it perhaps its message."""
         pieces = self._pieces[channel]
         if more:
-            pieces.append(piece)
-            self._pieces_bytes[channel] += len(piece)
-        elif pieces:
-            messages.append(b"".join((*pieces, piece)))
+            pieces += map(bytes, chunks)
+            self._pieces_bytes[channel] += sum(map(len, chunks))
+        else:
+            messages.append(b"".join((*pieces, *chunks)))
             pieces.clear()
             self._pieces_bytes[channel] = 0
-        else:
-            messages.append(piece)
 
     def _check_head(self, size_bytes: int, channel: int, more: int) -> None:
         if channel not in self._pieces or more > 1:

@@ -15,6 +15,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
+from raftnode.direct_io import Chunk
+
 RECEIVE_BYTES = 256 * 1024
 """Most bytes that one ``receive`` gives."""
 
@@ -72,7 +74,7 @@ class Link(Protocol):
         """
         ...
 
-    def send_parts(self, parts: Sequence[bytes]) -> int:
+    def send_parts(self, parts: Sequence[Chunk]) -> int:
         """As ``send`` of the parts joined, which it saves."""
         ...
 

@@ -48,6 +48,7 @@ from zlib import crc32
 
 import attrs
 
+from raftnode.buffers import gathered
 from raftnode.checksums import CHECKSUM, CHECKSUMS, FORMAT_VERSION, Checksum
 from raftnode.direct_io import Chunk
 from raftnode.storage_values import VOTED_FOR_NOBODY, StorageIdentity
@@ -231,28 +232,11 @@ def seal(
         joined = b"".join([head, *body.parts])
         check = checksum(joined, salt)
         return check, [_MAGIC_AND_CHECK.pack(FRAME_MAGIC, check), joined]
-    buffers = _gather([head, *body.parts])
+    buffers = gathered([head, *body.parts], _KEPT_APART_BYTES_MIN)
     check = salt
     for buffer in buffers:
         check = checksum(buffer, check)
     return check, [_MAGIC_AND_CHECK.pack(FRAME_MAGIC, check), *buffers]
-
-
-def _gather(parts: Sequence[bytes]) -> list[bytes]:
-    """The same bytes in fewer parts: small ones are joined, big ones stay as they are."""
-    buffers: list[bytes] = []
-    small: list[bytes] = []
-    for part in parts:
-        if len(part) < _KEPT_APART_BYTES_MIN:
-            small.append(part)
-            continue
-        if small:
-            buffers.append(b"".join(small))
-            small = []
-        buffers.append(part)
-    if small:
-        buffers.append(b"".join(small))
-    return buffers
 
 
 class BadFrame(Exception):

@@ -26,6 +26,7 @@ from typing import Any
 import attrs
 import trio
 
+from raftnode.direct_io import Chunk
 from raftnode.frames import FRAME_BYTES_MAX, HEAD_BYTES, parse_head
 from raftnode.links import RECEIVE_BYTES, Address, Link, serve_as_they_come
 
@@ -205,7 +206,7 @@ class MemoryLink:
         pipe.put(accepted)
         return len(accepted)
 
-    def send_parts(self, parts: Sequence[bytes]) -> int:
+    def send_parts(self, parts: Sequence[Chunk]) -> int:
         """See :class:`raftnode.links.Link`."""
         return self.send(b"".join(parts))
 

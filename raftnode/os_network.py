@@ -15,6 +15,7 @@ import attrs
 import trio
 
 from raftnode import polling
+from raftnode.direct_io import Chunk
 from raftnode.giving_way import give_way
 from raftnode.links import RECEIVE_BYTES, Address, Link, Poller, serve_as_they_come
 from raftnode.reactor import Reactor
@@ -85,7 +86,7 @@ class OsLink:
         except BlockingIOError:
             return 0
 
-    def send_parts(self, parts: Sequence[bytes]) -> int:
+    def send_parts(self, parts: Sequence[Chunk]) -> int:
         """See :class:`raftnode.links.Link`."""
         try:
             return self._socket.sendmsg(parts)

@@ -1,9 +1,9 @@
 """What waits to be sent to one peer (sans-IO): bounded, cut into frames, urgent messages first.
 
 Theory of operation. ``put`` takes messages; ``peek`` gives the bytes to send next, whole frames of about CHUNK_BYTES
-together, and ``advance`` says how many of them went. Each time such a chunk is built, all urgent messages go in first
-and then as much of the bulk as fits: so an urgent message waits for one chunk at most, however large the bulk message
-that it overtakes.
+together, big messages uncopied, and ``advance`` says how many of them went. Each time such a chunk is built, all
+urgent messages go in first and then as much of the bulk as fits: so an urgent message waits for one chunk at most,
+however large the bulk message that it overtakes.
 
 Both queues have a limit. Bulk over its limit is refused, newest first, since what waits already is owed in order. Of
 urgent messages the oldest are dropped: they report a state, and a newer report makes an older one useless.
@@ -13,12 +13,16 @@ from __future__ import annotations
 
 from collections import deque
 
+from raftnode.buffers import gathered
+from raftnode.direct_io import Chunk
 from raftnode.frames import FRAME_BYTES_MAX, HEAD_BYTES, Channel, frame, frame_head
 
 CHUNK_BYTES = FRAME_BYTES_MAX + HEAD_BYTES
 """About how many bytes are handed to the network at once."""
 URGENT_BYTES_MAX = 16 * 1024
 """A message larger than this is never urgent: it would be what the others wait for."""
+APART_BYTES_MIN = 16 * 1024
+"""Messages, and pieces of them, from this size on aren't copied to be sent together with others."""
 
 
 class Outbox:
@@ -43,7 +47,7 @@ class Outbox:
         self._urgent_count_max = urgent_count_max
         self._bulk: deque[bytes] = deque()
         self._urgent: deque[bytes] = deque()
-        self._chunk = memoryview(b"")
+        self._chunk: list[Chunk] = []
         """What ``peek`` last gave and ``advance`` has not yet counted as sent."""
         self._cut_offset = 0
         """How much of the first bulk message has gone into chunks."""
@@ -81,34 +85,39 @@ class Outbox:
     def put_unsent(self, rest: memoryview) -> None:
         """Takes the rest of frames that were sent in part without the outbox, which must be empty."""
         assert self.is_empty
-        self._chunk = rest
+        self._chunk = [rest]
 
-    def peek(self) -> memoryview:
-        """The bytes to send next; empty when there are none."""
+    def peek(self) -> list[Chunk]:
+        """The bytes to send next, in some parts, one behind the other; empty when there are none."""
         if not self._chunk and not self.is_empty:
-            self._chunk = memoryview(self._build_chunk())
+            self._chunk = self._build_chunk()
         return self._chunk
 
     def advance(self, sent_bytes: int) -> None:
         """So many of the bytes that ``peek`` gave have gone."""
-        self._chunk = self._chunk[sent_bytes:]
+        rest = []
+        for part in self._chunk:
+            if sent_bytes < len(part):
+                rest.append(memoryview(part)[sent_bytes:] if sent_bytes > 0 else part)
+            sent_bytes -= len(part)
+        self._chunk = rest
 
     def restart(self) -> None:
         """The connection is a new one: a message that was cut is sent again from its beginning."""
-        self._chunk = memoryview(b"")
+        self._chunk = []
         self.queued_bytes += self._cut_offset
         self._cut_offset = 0
 
     def clear(self) -> None:
         """Forgets everything that waits. What is forgotten is not counted as dropped."""
-        self._chunk = memoryview(b"")
+        self._chunk = []
         self._bulk.clear()
         self._urgent.clear()
         self._cut_offset = 0
         self.queued_bytes = 0
 
-    def _build_chunk(self) -> bytes:
-        parts: list[bytes | memoryview] = [frame(message, Channel.URGENT) for message in self._urgent]
+    def _build_chunk(self) -> list[Chunk]:
+        parts: list[Chunk] = [frame(message, Channel.URGENT) for message in self._urgent]
         self._urgent.clear()
         room_bytes = CHUNK_BYTES - sum(map(len, parts))
         while self._bulk and room_bytes > HEAD_BYTES:
@@ -129,4 +138,4 @@ class Outbox:
                 self._cut_offset = 0
             else:
                 self._cut_offset += piece_bytes
-        return b"".join(parts)
+        return gathered(parts, APART_BYTES_MIN)

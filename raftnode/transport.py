@@ -45,14 +45,12 @@ from raftnode.greeting import HelloRefusedError, greet_dialled, greet_dialler
 from raftnode.hello import BadHello, Hello
 from raftnode.links import Address, Link, Listener, Network, Poller
 from raftnode.os_network import OsNetwork
-from raftnode.outbox import URGENT_BYTES_MAX, Outbox
+from raftnode.outbox import APART_BYTES_MIN, URGENT_BYTES_MAX, Outbox
 
 _log = structlog.get_logger("raftnode.transport")
 
 _PUMP_BYTES_MAX = 1024 * 1024
 """Most bytes sent to one peer before others get their turn: less than a millisecond's worth."""
-_KEPT_APART_BYTES_MIN = 16 * 1024
-"""Messages from this size on aren't copied to have a head before them."""
 _COMPLAINTS_MAX = 256
 
 
@@ -186,7 +184,7 @@ class Transport:
         link = peer.link
         if link is not None and size_bytes <= self._direct_bytes_max and peer.outbox.is_empty:
             channel = Channel.URGENT if urgent and size_bytes <= URGENT_BYTES_MAX else Channel.BULK
-            if size_bytes < _KEPT_APART_BYTES_MIN:
+            if size_bytes < APART_BYTES_MIN:
                 self._send_now(peer, link, frame(message, channel))
             else:
                 self._send_now(peer, link, frame_head(size_bytes, channel, more=False), message)
@@ -275,11 +273,11 @@ class Transport:
         is_taking = True
         while is_taking and budget_bytes > 0 and (chunk := outbox.peek()):
             try:
-                sent_bytes = link.send(chunk)
+                sent_bytes = link.send_parts(chunk)
             except OSError:
                 self._lose(peer, link)
                 return False
-            is_taking = sent_bytes == len(chunk)
+            is_taking = sent_bytes == sum(map(len, chunk))
             outbox.advance(sent_bytes)
             budget_bytes -= sent_bytes
         if peer.room:

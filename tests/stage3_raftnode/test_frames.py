@@ -29,10 +29,14 @@ def feed_in_steps(decoder: FrameDecoder, data: bytes, step_bytes: int) -> list[b
 
 def drain(box: Outbox, step_bytes: int = 10**9) -> bytes:
     sent = []
-    while chunk := box.peek():
-        sent.append(bytes(chunk[:step_bytes]))
+    while chunk := peeked(box):
+        sent.append(chunk[:step_bytes])
         box.advance(len(sent[-1]))
     return b"".join(sent)
+
+
+def peeked(box: Outbox) -> bytes:
+    return b"".join(box.peek())
 
 
 def test_a_frame_is_a_head_and_a_piece() -> None:
@@ -150,22 +154,22 @@ def test_small_messages_go_together() -> None:
     box = outbox()
     for number in range(1000):
         box.put(bytes([number % 256]) * 100)
-    assert len(box.peek()) == 1000 * (100 + HEAD_BYTES)
+    assert len(peeked(box)) == 1000 * (100 + HEAD_BYTES)
 
 
 def test_urgent_messages_wait_for_one_chunk_only() -> None:
     box = outbox()
     box.put(b"x" * 10 * FRAME_BYTES_MAX)
-    assert len(box.peek()) <= CHUNK_BYTES
+    assert len(peeked(box)) <= CHUNK_BYTES
     box.put(b"now", urgent=True)
-    box.advance(len(box.peek()))
-    assert parse_head(bytes(box.peek()), 0) == (3, Channel.URGENT, 0)
+    box.advance(len(peeked(box)))
+    assert parse_head(peeked(box), 0) == (3, Channel.URGENT, 0)
 
 
 def test_a_large_message_is_never_urgent() -> None:
     box = outbox()
     box.put(b"x" * (URGENT_BYTES_MAX + 1), urgent=True)
-    assert parse_head(bytes(box.peek()), 0)[1] == Channel.BULK
+    assert parse_head(peeked(box), 0)[1] == Channel.BULK
 
 
 def test_bulk_over_the_limit_is_refused_newest_first() -> None:
@@ -192,8 +196,8 @@ def test_after_a_restart_a_cut_message_is_sent_from_its_beginning() -> None:
     box = outbox()
     message = b"x" * (3 * FRAME_BYTES_MAX)
     box.put(message)
-    box.advance(len(box.peek()))
-    box.advance(len(box.peek()) // 2)
+    box.advance(len(peeked(box)))
+    box.advance(len(peeked(box)) // 2)
     assert box.queued_bytes == FRAME_BYTES_MAX
     box.restart()
     assert box.queued_bytes == len(message)
@@ -212,7 +216,7 @@ def test_a_cleared_outbox_is_empty() -> None:
     box = outbox()
     box.put(b"x" * (FRAME_BYTES_MAX + 1))
     box.put(b"y", urgent=True)
-    box.advance(len(box.peek()) // 2)
+    box.advance(len(peeked(box)) // 2)
     box.clear()
     assert box.is_empty
     assert box.queued_bytes == 0
