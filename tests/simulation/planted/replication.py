@@ -31,8 +31,10 @@ BUGS: Final[tuple[Bug, ...]] = (
         (
             "statemachine.replication:append_entries",
             "raft.answer(sender, _refusal(raft, message))\n            return\n        _append",
-            "raft.answer(sender, _refusal(raft, message)) if not message.may_be_silent else None\n"
-            "            return\n        _append",
+            (
+                "raft.answer(sender, _refusal(raft, message)) if not message.may_be_silent else None\n"
+                "            return\n        _append"
+            ),
         ),
         test="tests/stage2_statemachine/test_silence.py::test_a_follower_that_does_not_agree_speaks",
     ),
