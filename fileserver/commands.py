@@ -57,7 +57,7 @@ from fileserver.byte_strings import dumps_with_byte_strings
 Name: TypeAlias = bytes
 """A file's name: UTF-8. The parser sees to its rules; the store takes any bytes."""
 
-Payload: TypeAlias = bytes | memoryview
+Payload: TypeAlias = bytes
 """An encoded batch of commands."""
 
 WRITE: Final = 1
@@ -106,7 +106,7 @@ class BadBatch(ValueError):
     """A payload that is no batch of commands. Every server finds so alike, and none has run any part of it."""
 
 
-def encode_batch(fields: Sequence[Field]) -> bytes:
+def encode_batch(fields: Sequence[Field]) -> Payload:
     """Encode a batch from its fields, five a command, in a row."""
     operations = bytes(fields[0::5])  # type: ignore[arg-type]
     columns = operations, fields[1::5], _encode_numbers(fields[2::5]), _encode_numbers(fields[3::5])

@@ -22,7 +22,7 @@ class StoreMachine:
 
     store: Store
 
-    def apply(self, clock_us: int, session: int, payload: bytes | memoryview) -> list[Result]:
+    def apply(self, clock_us: int, session: int, payload: bytes) -> list[Result]:
         """Run a batch; no results at all for what is no batch."""
         try:
             return self.store.apply(clock_us, session, payload)

@@ -25,8 +25,6 @@ import attrs
 
 _HEADER = struct.Struct(">Bqqqq")
 HEADER_BYTES = _HEADER.size
-_COPIED_BYTES_MAX = 16 * 1024
-"""Of entries from this size on the payload isn't copied."""
 
 
 class BadEntry(ValueError):
@@ -51,7 +49,7 @@ class Entry:
     session: int
     sequence: int
     acknowledged: int
-    payload: bytes | memoryview
+    payload: bytes
 
 
 def encode_tick(stamp_us: int) -> bytes:
@@ -91,7 +89,6 @@ def decode(entry: bytes) -> Entry:
         stamp_us, session, sequence, acknowledged = numbers
         if min(numbers) < 0:
             raise ValueError("a number is out of range")
-        whole = entry if len(entry) < _COPIED_BYTES_MAX else memoryview(entry)
-        return Entry(EntryKind(kind), stamp_us, session, sequence, acknowledged, whole[HEADER_BYTES:])
+        return Entry(EntryKind(kind), stamp_us, session, sequence, acknowledged, entry[HEADER_BYTES:])
     except (struct.error, ValueError) as error:
         raise BadEntry(f"an entry of {len(entry)} bytes can't be read: {error}") from error

@@ -46,7 +46,7 @@ class Machine(Protocol):
     Each method does what it does in a few milliseconds at most; snapshots are made and read in pieces.
     """
 
-    def apply(self, clock_us: int, session: int, payload: bytes | memoryview) -> Results:
+    def apply(self, clock_us: int, session: int, payload: bytes) -> Results:
         """Carry out a batch at this cluster time."""
 
     def advance(self, clock_us: int) -> None:

@@ -69,7 +69,7 @@ class FilesModel:
             self.version += 1
             self._become(index, name, 0, b"", 0)
 
-    def apply(self, index: int, clock_us: int, session: int, payload: bytes | memoryview) -> list[Applied]:
+    def apply(self, index: int, clock_us: int, session: int, payload: bytes) -> list[Applied]:
         """Carry out a batch; gives what became of each command."""
         self.advance(index, clock_us)
         operations, names, arguments, exptimes, contents = cbor2.loads(payload)

@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 
 import attrs
 
-from fileserver.commands import APPEND, CAS, DELETE, TOUCH, WRITE, Payload, Result
+from fileserver.commands import APPEND, CAS, DELETE, TOUCH, WRITE, Result
 from fileserver.records import pieces_of
 from fileserver.simulation.model import Applied, FilesModel, FileState, Outcome
 from fileserver.store import Store
@@ -75,7 +75,7 @@ class Oracle:
 
     # What servers do
 
-    def applied(self, index: int, clock_us: int, session: int, payload: Payload, results: Sequence[Result]) -> None:
+    def applied(self, index: int, clock_us: int, session: int, payload: bytes, results: Sequence[Result]) -> None:
         """A server has applied a batch with these results."""
         found: list[Outcome] = [result if isinstance(result, int) else (result[0], result[1]) for result in results]
         if index <= self.applied_index:

@@ -68,7 +68,7 @@ class WatchedMachine:
         self.snapshot = self._machine.snapshot
         self.begin_restore = self._machine.begin_restore
 
-    def apply(self, clock_us: int, session: int, payload: bytes | memoryview) -> list[Result]:
+    def apply(self, clock_us: int, session: int, payload: bytes) -> list[Result]:
         """See Machine."""
         results = self._machine.apply(clock_us, session, payload)
         server = self._server

@@ -43,10 +43,9 @@ class ListMachine:
     def items(self) -> list[bytes]:
         return self.state.items
 
-    def apply(self, clock_us: int, session: int, payload: bytes | memoryview) -> int:
+    def apply(self, clock_us: int, session: int, payload: bytes) -> int:
         self.advance(clock_us)
         assert session > 0
-        payload = bytes(payload)
         if payload.startswith(b"in "):
             _, delay_us, item = payload.split(b" ", 2)
             due_us = clock_us + int(delay_us)

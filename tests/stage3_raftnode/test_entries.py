@@ -79,5 +79,5 @@ def test_any_bytes_are_an_entry_or_bad(encoded: bytes) -> None:
     assert (
         encoded
         == encoded[:1]
-        + encode_batch(entry.stamp_us, entry.session, entry.sequence, entry.acknowledged, bytes(entry.payload))[1:]
+        + encode_batch(entry.stamp_us, entry.session, entry.sequence, entry.acknowledged, entry.payload)[1:]
     )
