@@ -40,6 +40,9 @@ class EntryKind(enum.IntEnum):
     BATCH = 3
 
 
+_KINDS = {int(kind): kind for kind in EntryKind}
+
+
 @attrs.frozen(slots=True)
 class Entry:
     """One entry, decoded; see the module's docstring for the fields by kind."""
@@ -89,6 +92,6 @@ def decode(entry: bytes) -> Entry:
         stamp_us, session, sequence, acknowledged = numbers
         if min(numbers) < 0:
             raise ValueError("a number is out of range")
-        return Entry(EntryKind(kind), stamp_us, session, sequence, acknowledged, entry[HEADER_BYTES:])
-    except (struct.error, ValueError) as error:
+        return Entry(_KINDS[kind], stamp_us, session, sequence, acknowledged, entry[HEADER_BYTES:])
+    except (struct.error, ValueError, KeyError) as error:
         raise BadEntry(f"an entry of {len(entry)} bytes can't be read: {error}") from error

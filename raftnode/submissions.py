@@ -23,11 +23,11 @@ from raftnode.proposals import Propose
 from raftnode.replica import Results, Session
 
 
-class Lane(enum.Enum):
+class Lane(enum.IntEnum):
     """How a batch is to be treated when there is more to send than there is room."""
 
-    SMALL = "small"
-    BULK = "bulk"
+    SMALL = 1
+    BULK = 2
 
 
 WINDOW_BYTES = {Lane.SMALL: 16 << 20, Lane.BULK: 1 << 20}

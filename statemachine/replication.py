@@ -16,7 +16,7 @@ are most of what an idle leader would be woken by. It still answers several time
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from statemachine import reads, snapshots, thrift, transfer
 from statemachine.events import PeerConnected, Submit
@@ -26,6 +26,9 @@ from statemachine.roles import Role
 
 if TYPE_CHECKING:
     from statemachine.raft import Raft
+
+_EmptyMessages: TypeAlias = dict[tuple[int, bool], AppendEntries]
+"""Messages without entries that were made in one go, by the index that they claim and whether they need an answer."""
 
 
 def become_leader(raft: Raft) -> None:
@@ -78,7 +81,7 @@ def send_what_is_due(raft: Raft) -> None:
     assert raft.hard_state_is_saved, "nobody leads a term that isn't on disk"
     raft.heartbeat_due = raft.contact_due = raft.replication_due = False
     batches: dict[tuple[int, bool], AppendEntries] = {}
-    heartbeats: dict[tuple[int, bool], AppendEntries] = {}
+    empty: _EmptyMessages = {}
     spared = False
     for server, progress in raft.progress.items():
         entries_sent = False
@@ -89,9 +92,9 @@ def send_what_is_due(raft: Raft) -> None:
         else:
             entries_sent = _send_entries(raft, server, progress, batches)
         if heartbeat or (contact and not entries_sent and thrift.asks(raft, server)):
-            _send_heartbeat(raft, server, progress, heartbeats, may_be_silent=not contact)
+            _send_heartbeat(raft, server, progress, empty, may_be_silent=not contact)
         if progress.position_due or _waits_for_commit_index(raft, progress):
-            _send_position(raft, server, progress)
+            _send_position(raft, server, progress, empty)
     thrift.sent(raft, spared=spared)
 
 
@@ -170,29 +173,26 @@ def _append_entries(
     )
 
 
-def _send_heartbeat(
-    raft: Raft,
-    server: ServerId,
-    progress: Progress,
-    heartbeats: dict[tuple[int, bool], AppendEntries],
-    *,
-    may_be_silent: bool,
-) -> None:
-    """Make contact, claiming only what the follower has acknowledged (or, below the log's beginning, nothing).
+def _without_entries(raft: Raft, previous: int, empty: _EmptyMessages, *, may_be_silent: bool) -> AppendEntries:
+    """A message without entries; followers of whom the same is claimed share it, so that it is encoded once."""
+    message = empty.get((previous, may_be_silent))
+    if message is None:
+        message = _append_entries(raft, previous, 0, (), may_be_silent=may_be_silent)
+        empty[previous, may_be_silent] = message
+    return message
 
-    Followers of which the same can be claimed share the message, so that it is encoded once.
-    """
+
+def _send_heartbeat(
+    raft: Raft, server: ServerId, progress: Progress, empty: _EmptyMessages, *, may_be_silent: bool
+) -> None:
+    """Make contact, claiming only what the follower has acknowledged (or, below the log's beginning, nothing)."""
     may_be_silent = may_be_silent and _is_at_rest(raft, progress)
     if raft.log.term_at(progress.match_index) is not None:
         previous = progress.match_index
     else:
         # The follower waits for a snapshot; an index that it can't match only makes it answer.
         previous = raft.log.base_index
-    message = heartbeats.get((previous, may_be_silent))
-    if message is None:
-        message = _append_entries(raft, previous, 0, (), may_be_silent=may_be_silent)
-        heartbeats[previous, may_be_silent] = message
-    raft.send(server, message)
+    raft.send(server, _without_entries(raft, previous, empty, may_be_silent=may_be_silent))
 
 
 def _is_at_rest(raft: Raft, progress: Progress) -> bool:
@@ -211,13 +211,14 @@ def _waits_for_commit_index(raft: Raft, progress: Progress) -> bool:
     return progress.commit_sent < progress.commit_wanted and progress.commit_sent < raft.commit_index
 
 
-def _send_position(raft: Raft, server: ServerId, progress: Progress) -> None:
-    """Tell the commit index, and ask whether all has come, behind the entries that are under way."""
+def _send_position(raft: Raft, server: ServerId, progress: Progress, empty: _EmptyMessages) -> None:
+    """Tell the commit index behind the entries that are under way, and ask whether all has come, if that is due."""
     previous = progress.next_index - 1
     if progress.state is ProgressState.REPLICATE and raft.log.term_at(previous) is not None:
+        may_be_silent = not progress.position_due
         progress.position_due = False
         progress.commit_sent = raft.commit_index
-        raft.send(server, _append_entries(raft, previous, 0, ()), urgent=False)
+        raft.send(server, _without_entries(raft, previous, empty, may_be_silent=may_be_silent), urgent=False)
 
 
 def heartbeat_timeout(raft: Raft) -> None:
@@ -310,7 +311,8 @@ def _accepted(raft: Raft, progress: Progress, match_index: int) -> None:
     if news:
         if progress.next_index <= raft.log.last_index:
             raft.replication_due = True
-        advance_leader_commit(raft)
+        if match_index > raft.commit_index:
+            advance_leader_commit(raft)
         transfer.hand_over_when_caught_up(raft)
 
 
