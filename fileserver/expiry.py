@@ -28,6 +28,8 @@ class Deadlines:
     """The deadlines of all files that have one."""
 
     _sorted: SortedList = attrs.field(factory=SortedList, init=False)
+    next_us: int | None = attrs.field(default=None, init=False)
+    """The earliest deadline in microseconds; None when no file expires. It is asked for in every turn of a server."""
 
     def __len__(self) -> int:
         """How many files are going to expire."""
@@ -36,28 +38,29 @@ class Deadlines:
     def add(self, deadline_us: int, version: int, name: bytes) -> None:
         """A file with this version expires then."""
         self._sorted.add((deadline_us, version, name))
+        if self.next_us is None or deadline_us < self.next_us:
+            self.next_us = deadline_us
 
     def update(self, deadlines: Iterable[Deadline]) -> None:
         """Add many at once."""
         self._sorted.update(deadlines)
+        self._see_next()
 
     def remove(self, deadline_us: int, version: int, name: bytes) -> None:
         """A deadline that was added no longer stands."""
         self._sorted.remove((deadline_us, version, name))
-
-    def next_us(self) -> int | None:
-        """The earliest deadline in microseconds; None when no file expires."""
-        if not self._sorted:
-            return None
-        deadline_us: int = self._sorted[0][0]
-        return deadline_us
+        self._see_next()
 
     def pop_due(self, clock_us: int) -> list[Deadline]:
         """Take out what expires at ``clock_us`` or before, in order of expiry."""
-        if not self._sorted or self._sorted[0][0] > clock_us:
+        if self.next_us is None or self.next_us > clock_us:
             return []
         # Versions are 1 or more, so this tuple stands before all deadlines of the next microsecond.
         end = self._sorted.bisect_left((clock_us + 1,))
         due: list[Deadline] = self._sorted[:end]
         del self._sorted[:end]
+        self._see_next()
         return due
+
+    def _see_next(self) -> None:
+        self.next_us = self._sorted[0][0] if self._sorted else None

@@ -123,7 +123,7 @@ class Store:
 
     def next_deadline_us(self) -> int | None:
         """When the next file expires, in microseconds of the cluster clock; None when none does."""
-        return self._table.deadlines.next_us()
+        return self._table.deadlines.next_us
 
     @property
     def files(self) -> int:

@@ -293,7 +293,7 @@ class Node:
     def deadline_us(self) -> int:
         """When there will be something to do though nothing comes."""
         deadline_us = self.raft.deadline_us
-        for other_us in (self._proposer.deadline_us(self._now_us()), self.observer.due_us()):
+        for other_us in (self._proposer.deadline_us(self._now_us), self.observer.due_us()):
             if other_us is not None and other_us < deadline_us:
                 deadline_us = other_us
         return deadline_us

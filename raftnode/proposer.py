@@ -78,8 +78,11 @@ class Proposer:
         self._session_asked_us = None
         self.submissions.send_again()
 
-    def deadline_us(self, now_us: int) -> int | None:
-        """When something is to be proposed though nothing comes: a tick, or what was proposed before."""
+    def deadline_us(self, read_us: Callable[[], int]) -> int | None:
+        """When something is to be proposed though nothing comes: a tick, or what was proposed before.
+
+        ``read_us`` tells the time, if that is needed.
+        """
         if self._raft.leader_id is None:
             # Nobody takes proposals. A deadline that has passed, with nothing done about it, would keep the node awake.
             return None
@@ -93,7 +96,7 @@ class Proposer:
         if self._raft.accepts_submissions:
             due_us = self._replica.machine.next_deadline_us()
             if due_us is not None and due_us > self._last_stamp_us:
-                deadlines.append(now_us + max(due_us - self._clock.now_us(), 0))
+                deadlines.append(read_us() + max(due_us - self._clock.now_us(), 0))
         return min(deadlines, default=None)
 
     def waits_for_others(self, now_us: int, *, has_gathered: bool) -> bool:
@@ -104,7 +107,7 @@ class Proposer:
         raft = self._raft
         if not raft.is_leader:
             return False
-        waiting = {sender for sender, _ in self._queue}
+        waiting = {sender for sender, _ in self._queue} if self._queue else set()
         if has_gathered or self.submissions.can_take:
             waiting.add(raft.server_id)
         return self._expected.are_waited_for(waiting, raft.commit_index, now_us)
@@ -126,7 +129,8 @@ class Proposer:
             if own:
                 self._send(raft.leader_id, own)
             return
-        self._queue.extend((raft.server_id, proposal) for proposal in own)
+        if own:
+            self._queue.extend((raft.server_id, proposal) for proposal in own)
         if raft.accepts_submissions:
             self._put_into_log()
 

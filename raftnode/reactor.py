@@ -13,7 +13,8 @@ own poller takes. So while events come that fast, the reactor *lingers*: it wait
 call is under way in a thread, whose end only Trio would see. Nothing at all is missed so; what else comes (a timer of
 another task, an HTTP request) comes later by that time at most. An idle server waits by Trio alone.
 
-Other tasks have their turn whenever one can run, and every ``SLICE_US`` at the latest.
+Other tasks have their turn when one can run, for which it looks every ``LOOK_US``, and every ``SLICE_US`` in any
+case.
 
 Before it looks at what has come, a server gives way (:mod:`raftnode.giving_way`).
 """
@@ -30,6 +31,7 @@ from raftnode.polling import READABLE, Poller, make_poller
 
 LINGER_US = 2_000
 SLICE_US = 5_000
+LOOK_US = 500
 _NEVER_US = 1 << 62
 _SOURCES_MAX = 16
 """More of them would be served too, later."""
@@ -103,7 +105,7 @@ class Reactor:
     async def run(self) -> None:
         """Serve until cancelled."""
         sources = self._sources
-        others_ran_us = self.now_us()
+        others_ran_us = others_looked_us = self.now_us()
         while True:
             ready = self._ready_now()
             if not ready and not self._turn_is_due:
@@ -117,9 +119,11 @@ class Reactor:
                 self._turn_is_due = False
                 self.turn()
             now_us = self.now_us()
-            if now_us >= others_ran_us + SLICE_US or _others_can_run():
-                await trio.lowlevel.checkpoint()
-                others_ran_us = now_us
+            if now_us >= others_looked_us + LOOK_US:
+                others_looked_us = now_us
+                if now_us >= others_ran_us + SLICE_US or _others_can_run():
+                    await trio.lowlevel.checkpoint()
+                    others_ran_us = now_us
 
     def _ready_now(self) -> list[tuple[int, int]]:
         give_way()

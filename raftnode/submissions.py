@@ -105,9 +105,11 @@ class Submissions:
             return False
         if self._next_to_send < len(self._proposed):
             return True
-        return self._waiting_count > 0 and any(
-            waiting and self._window_bytes[lane] < WINDOW_BYTES[lane] for lane, waiting in self._waiting.items()
-        )
+        if self._waiting_count:
+            for lane, waiting in self._waiting.items():
+                if waiting and self._window_bytes[lane] < WINDOW_BYTES[lane]:
+                    return True
+        return False
 
     def take(self) -> list[Propose]:
         """What is to be proposed to the present leader now."""

@@ -93,7 +93,7 @@ def send_what_is_due(raft: Raft) -> None:
             entries_sent = _send_entries(raft, server, progress, batches)
         if heartbeat or (contact and not entries_sent and thrift.asks(raft, server)):
             _send_heartbeat(raft, server, progress, empty, may_be_silent=not contact)
-        if progress.position_due or _waits_for_commit_index(raft, progress):
+        if progress.position_due or progress.waits_for_commit_index(raft.commit_index):
             _send_position(raft, server, progress, empty)
     thrift.sent(raft, spared=spared)
 
@@ -204,11 +204,6 @@ def _is_at_rest(raft: Raft, progress: Progress) -> bool:
         and raft.transfer_target is None
         and not raft.reads.confirming
     )
-
-
-def _waits_for_commit_index(raft: Raft, progress: Progress) -> bool:
-    """Whether a follower that waits for an outcome doesn't know yet how far the log is committed."""
-    return progress.commit_sent < progress.commit_wanted and progress.commit_sent < raft.commit_index
 
 
 def _send_position(raft: Raft, server: ServerId, progress: Progress, empty: _EmptyMessages) -> None:
@@ -348,13 +343,18 @@ def advance_leader_commit(raft: Raft) -> None:
     """
     matches = {server: progress.match_index for server, progress in raft.progress.items()}
     matches[raft.server_id] = raft.persisted_index
+    # Most of the time too few have come further, which is quicker to see than how far a majority has come.
+    commit_index = raft.commit_index
+    if not raft.configuration.is_quorum([server for server, match in matches.items() if match > commit_index]):
+        return
     index = raft.configuration.quorum_value(matches)
-    if index <= raft.commit_index or raft.log.term_at(index) != raft.current_term:
+    if raft.log.term_at(index) != raft.current_term:
         return
     first_of_term = not raft.committed_in_term
     raft.advance_commit_index(index)
-    if any(_waits_for_commit_index(raft, progress) for progress in raft.progress.values()):
-        raft.replication_due = True
+    for progress in raft.progress.values():
+        if progress.waits_for_commit_index(index):
+            raft.replication_due = True
     if first_of_term:
         reads.committed_in_term(raft)
 

@@ -25,12 +25,12 @@ def test_deadlines_come_out_in_order_of_time_then_version() -> None:
     deadlines.update([(20, 4, b"d"), (10, 3, b"a")])
     deadlines.add(10, 2, b"z")
     deadlines.add(11, 1, b"b")
-    assert deadlines.next_us() == 10
+    assert deadlines.next_us == 10
     assert deadlines.pop_due(9) == []
     assert deadlines.pop_due(11) == [(10, 2, b"z"), (10, 3, b"a"), (11, 1, b"b")]
-    assert deadlines.next_us() == 20
+    assert deadlines.next_us == 20
     deadlines.remove(20, 4, b"d")
-    assert deadlines.next_us() is None
+    assert deadlines.next_us is None
     assert deadlines.pop_due(100) == []
     assert len(deadlines) == 0
 

@@ -99,7 +99,7 @@ class Server:
         self.proposer.leader_changed()
 
     def deadline_us(self) -> int | None:
-        return self.proposer.deadline_us(self.raft.now_us)
+        return self.proposer.deadline_us(lambda: self.raft.now_us)
 
     def take_sent(self) -> list[Propose]:
         taken = [item for _, proposals in self.sent for item in proposals.items]
