@@ -36,6 +36,9 @@ class Channel(IntEnum):
     URGENT = 1
 
 
+_LAST_CHANNEL = int(max(Channel))
+
+
 class BadFrame(ValueError):
     """The other side sent what is no frame, or a message over the limit."""
 
@@ -124,7 +127,13 @@ class FrameDecoder:
         end = len(data)
         while end - offset >= HEAD_BYTES:
             size_bytes, channel, more = _unpack_head(data, offset)
-            if more or channel or size_bytes > self.message_bytes_max or size_bytes > FRAME_BYTES_MAX:
+            if (
+                more
+                or channel > _LAST_CHANNEL
+                or size_bytes > self.message_bytes_max
+                or size_bytes > FRAME_BYTES_MAX
+                or self._pieces[channel]
+            ):
                 self._check_head(size_bytes, channel, more)
             start = offset + HEAD_BYTES
             offset = start + size_bytes

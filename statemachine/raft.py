@@ -186,7 +186,9 @@ class Raft:
         if self.transfer_deadline_us is not None:
             deadline_us = min(deadline_us, self.transfer_deadline_us)
         gathered_us = thrift.deadline_us(self)
-        return deadline_us if gathered_us is None else min(deadline_us, gathered_us)
+        if gathered_us is not None and gathered_us < deadline_us:
+            return gathered_us
+        return deadline_us
 
     @property
     def is_leader(self) -> bool:
