@@ -36,8 +36,8 @@ earlier use of the same blocks nor one missing from the row can go unnoticed. A 
 one: its last frame is followed by as many zeros as a head has bytes, or by nothing, and what stands behind those has
 another salt and lower sequence numbers.
 
-Format 1, of earlier versions, differs in what its frames are checked by (:mod:`raftnode.checksums`). A log goes on in
-such a segment as it is; those that are begun are of the present format.
+Format 1, of earlier versions, differs in what its frames are checked by (:mod:`raftnode.checksums`). A log whose last
+segment is of it goes on in a new one, of the present format.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ from pathlib import Path
 
 import attrs
 
-from raftnode.checksums import Checksum
+from raftnode.checksums import CHECKSUM, Checksum
 from raftnode.disk_health import FULL_ERRORS, DiskFull, DiskHealth
 from raftnode.filesystem import FileSystem, OpenMode, write_all
 from raftnode.log_frames import HEADER_BYTES, FrameBody, SegmentHeader, encode_body, seal
@@ -155,10 +155,18 @@ class SegmentedLog:
         except OSError:
             filesystem.close(handle)
             raise
+        is_of_old_format = found.checksum is not CHECKSUM
+        if is_of_old_format:
+            # What is saved now may be what the version that wrote it can't read. It can't read the next segment either,
+            # and says so.
+            capacity_bytes = active.size_bytes
         position = _Position(
             handle, found.salt, found.checksum, active.size_bytes, capacity_bytes, found.chain, found.sequence
         )
-        return cls(filesystem, directory, identity, health, found, position, segment_bytes)
+        log = cls(filesystem, directory, identity, health, found, position, segment_bytes)
+        if is_of_old_format:
+            log.prepare_next()
+        return log
 
     @property
     def size_bytes(self) -> int:

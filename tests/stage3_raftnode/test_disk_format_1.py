@@ -14,7 +14,7 @@ from raftnode.filesystem import OsFileSystem
 from raftnode.log_frames import HEADER_BYTES, SegmentHeader, decode_header, encode_body, seal
 from raftnode.storage import LogCorrupt, Storage
 from statemachine.events import HardState
-from tests.stage3_raftnode.storage_tools import IDENTITY, flat, opened, recover, run, small_segments, take_snapshot
+from tests.stage3_raftnode.storage_tools import IDENTITY, flat, opened, recover, run, take_snapshot
 
 SALT = 77
 ENTRIES = ((1, 1, b"one"), (2, 1, b"two"), (3, 1, b"3" * 20_000))
@@ -49,22 +49,32 @@ def test_a_log_is_read(segment: Path) -> None:
     assert recovered.torn is None
 
 
-def test_it_goes_on_in_the_same_segment_by_the_same_checksum(segment: Path) -> None:
+def formats_of(directory: Path) -> list[int]:
+    """Of the segments, in order."""
+    paths = sorted(directory.glob("log-*.seg"))
+    return [decode_header(path.read_bytes()[:HEADER_BYTES]).format_version for path in paths]
+
+
+def test_it_goes_on_in_a_new_segment(segment: Path) -> None:
+    """So an earlier version refuses the log, and doesn't take what it can't read for something else."""
     with opened(OsFileSystem(), segment.parent) as (storage, _):
         storage.save(None, [run(4, 1, b"four")])
-    assert decode_header(segment.read_bytes()[:HEADER_BYTES]).format_version == 1
+        storage.save(None, [run(5, 1, b"five" * 100_000)])
+    assert formats_of(segment.parent) == [1, 2]
+    for _ in range(2):
+        recovered = recover(OsFileSystem(), segment.parent)
+        assert flat(recovered.runs) == (*ENTRIES, (4, 1, b"four"), (5, 1, b"five" * 100_000))
+    assert formats_of(segment.parent) == [1, 2]
+
+
+def test_without_room_for_a_segment_it_goes_on_in_the_same_one(segment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the checksum that this one has."""
+    with monkeypatch.context() as patch:
+        patch.setattr("raftnode.segmented_log.SegmentedLog.prepare_next", lambda log: None)
+        with opened(OsFileSystem(), segment.parent) as (storage, _):
+            storage.save(None, [run(4, 1, b"four")])
+    assert formats_of(segment.parent) == [1]
     assert flat(recover(OsFileSystem(), segment.parent).runs) == (*ENTRIES, (4, 1, b"four"))
-
-
-def test_the_next_segment_is_of_the_present_format(segment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    small_segments(monkeypatch)
-    with opened(OsFileSystem(), segment.parent) as (storage, _):
-        storage.prepare_next()
-        storage.save(None, [run(4, 1, b"four")])
-        storage.save(None, [run(5, 1, b"five")])
-    paths = sorted(segment.parent.glob("log-*.seg"))
-    assert [decode_header(path.read_bytes()[:HEADER_BYTES]).format_version for path in paths] == [1, 2]
-    assert flat(recover(OsFileSystem(), segment.parent).runs) == (*ENTRIES, (4, 1, b"four"), (5, 1, b"five"))
 
 
 def test_a_torn_end_is_dropped(segment: Path) -> None:

@@ -44,7 +44,7 @@ BUGS: Final[tuple[Bug, ...]] = (
         "An entry of an earlier term is committed as soon as a majority has it.",
         (
             "statemachine.replication:advance_leader_commit",
-            "if index <= raft.commit_index or raft.log.term_at(index) != raft.current_term:",
+            "if raft.log.term_at(index) != raft.current_term:",
             "if index <= raft.commit_index:",
         ),
         conditions=Conditions(
