@@ -171,6 +171,8 @@ def failover(times: int, count: int) -> None:
 
 def go_apart() -> None:
     """Go on in namespaces of our own if they can be had; does not return then, save within them."""
+    # Who is started in the background by a script ignores it, and couldn't be ended by another signal either.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if namespaces.is_apart():
         try:
             namespaces.settle_in()

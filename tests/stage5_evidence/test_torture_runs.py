@@ -47,12 +47,16 @@ def test_fail_over_is_measured() -> None:
 # ------------------------------------------------------------------------------------ what it leaves behind
 
 
-@pytest.fixture
-def running(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+IGNORING_SIGINT = ("sh", "-c", "trap '' INT; exec \"$@\"", "sh")
+"""Before a command: as a script starts it in the background."""
+
+
+@pytest.fixture(params=[(), IGNORING_SIGINT], ids=["in front", "in the background"])
+def running(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[subprocess.Popen[str]]:
     """A run that has come to its faults."""
     with (tmp_path / "said").open("w+") as said:
         process = subprocess.Popen(
-            program_command("torture", "--minutes", "5", "--seed", "1"),
+            [*request.param, *program_command("torture", "--minutes", "5", "--seed", "1")],
             env=program_environment(),
             stdout=said,
             stderr=said,
