@@ -6,9 +6,9 @@ Theory of operation
 
         operations (bytes, one a command) | names (array) | arguments | exptimes | contents (array)
 
-    Arguments and exptimes are numbers of eight bytes each, little-endian, in one byte string; or 0 if all of them
-    are, as most are. So there are two items a command, and no object of its own: that is what makes a batch cheap to
-    encode, to decode and to run. :func:`decode_batch` tells how it is checked without a Python loop over its commands.
+    :mod:`fileserver.columns` says how. Arguments and exptimes mostly take no room, so there are two items a command,
+    and no object of its own: that is what makes a batch cheap to encode, to decode and to run. :func:`decode_batch`
+    tells how it is checked without a Python loop over its commands.
 
     Logs of earlier versions have batches by row: one flat array of all fields. Its first item, if it has one, is a
     number, and that of columns is none, so each is recognised. They are read for good, and not written.
@@ -47,12 +47,11 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 from enum import IntEnum
-from struct import pack, unpack
 from typing import Any, Final, TypeAlias
 
 import cbor2
 
-from fileserver.byte_strings import dumps_with_byte_strings
+from fileserver.columns import SIGNED, dumps_with_byte_strings, pack_numbers, unpack_numbers
 
 Name: TypeAlias = bytes
 """A file's name: UTF-8. The parser sees to its rules; the store takes any bytes."""
@@ -109,12 +108,8 @@ class BadBatch(ValueError):
 def encode_batch(fields: Sequence[Field]) -> Payload:
     """Encode a batch from its fields, five a command, in a row."""
     operations = bytes(fields[0::5])  # type: ignore[arg-type]
-    columns = operations, fields[1::5], _encode_numbers(fields[2::5]), _encode_numbers(fields[3::5])
+    columns = operations, fields[1::5], pack_numbers(fields[2::5], SIGNED), pack_numbers(fields[3::5], SIGNED)
     return dumps_with_byte_strings(columns, fields[4::5])
-
-
-def _encode_numbers(numbers: Sequence[Field]) -> bytes | int:
-    return pack(f"<{len(numbers)}q", *numbers) if any(numbers) else 0
 
 
 def decode_batch(payload: Payload) -> Columns:
@@ -151,16 +146,11 @@ def _columns_of_columns(fields: list[Any]) -> Columns:
     count = len(operations)
     if type(names) is not list or type(contents) is not list or not len(names) == len(contents) == count:
         raise BadBatch("columns of different lengths")
-    return operations, names, _decode_numbers(arguments, count), _decode_numbers(exptimes, count), contents
-
-
-def _decode_numbers(column: Any, count: int) -> list[int]:
-    """A column of numbers, as many as ``count``."""
-    if type(column) is int and column == 0:
-        return [0] * count
-    if type(column) is not bytes or len(column) != 8 * count:
-        raise BadBatch("a column of numbers of a wrong length")
-    return list(unpack(f"<{count}q", column))
+    try:
+        numbers = unpack_numbers(arguments, count, SIGNED), unpack_numbers(exptimes, count, SIGNED)
+    except ValueError as error:
+        raise BadBatch(str(error)) from error
+    return operations, names, *numbers, contents
 
 
 def _columns_of_rows(fields: list[Any]) -> Columns:

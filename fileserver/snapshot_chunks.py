@@ -9,9 +9,8 @@ Theory of operation
     ``HEADER``  format, version, clock, number of files, sum of contents, digest (hexadecimal), number of uploads
     ``PIECES``  pieces of a content, for the file or upload that comes next
     ``UPLOAD``  session, upload number, size of an upload; its content is all pieces since the last one
-    ``FILES``   four columns: names (array), versions and deadlines (eight bytes each, little-endian, in one byte
-                string; a 0 for deadlines that are all 0), contents (array). A content is bytes, or for the first file
-                of a chunk it may be `STAGED`: a rope, of all pieces that have come before the chunk
+    ``FILES``   four columns (:mod:`fileserver.columns`): names, versions, deadlines, contents. A content is bytes, or
+                for the first file of a chunk it may be `STAGED`: a rope, of all pieces that have come before the chunk
     ``END``     nothing more: a snapshot without it was cut off
     ==========  ======================================================================================================
 
@@ -31,13 +30,12 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 from itertools import pairwise
-from struct import pack, unpack
 from typing import Any, Final, TypeAlias
 from zlib import crc32
 
 import cbor2
 
-from fileserver.byte_strings import dumps_with_byte_strings
+from fileserver.columns import UNSIGNED, dumps_with_byte_strings, pack_numbers, unpack_numbers
 
 FORMAT: Final = 2
 HEADER: Final = 1
@@ -66,9 +64,8 @@ def encode_files(
     names: Sequence[bytes], versions: Sequence[int], deadlines: Sequence[int], contents: Sequence[bytes | int]
 ) -> bytes:
     """A chunk of files; the columns are of one length, not empty, and in order of name."""
-    count = len(names)
-    packed_deadlines = pack(f"<{count}Q", *deadlines) if any(deadlines) else 0
-    return dumps_with_byte_strings((FILES, names, pack(f"<{count}Q", *versions), packed_deadlines), contents)
+    columns = FILES, names, pack_numbers(versions, UNSIGNED), pack_numbers(deadlines, UNSIGNED)
+    return dumps_with_byte_strings(columns, contents)
 
 
 def decode_chunk(chunk: bytes) -> tuple[int, list[Any]]:
@@ -88,18 +85,9 @@ def decode_files(fields: Sequence[Any]) -> FileColumns:
     if type(names) is not list or type(contents) is not list or len(names) != len(contents):
         raise BadSnapshot("columns of different lengths")
     count = len(names)
-    # A zero, and not what is equal to it, as False is.
-    all_for_good = type(deadlines) is int and deadlines == 0
-    columns = names, _numbers(versions, count), [0] * count if all_for_good else _numbers(deadlines, count), contents
+    columns = names, unpack_numbers(versions, count, UNSIGNED), unpack_numbers(deadlines, count, UNSIGNED), contents
     _check_files(columns)
     return columns
-
-
-def _numbers(column: Any, count: int) -> list[int]:
-    """A column of numbers, as many as ``count``."""
-    if type(column) is not bytes or len(column) != 8 * count:
-        raise BadSnapshot("a column of numbers of a wrong length")
-    return list(unpack(f"<{count}Q", column))
 
 
 def decode_files_of_format_1(fields: Sequence[Any]) -> tuple[FileColumns, list[int]]:

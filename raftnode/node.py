@@ -29,7 +29,7 @@ from collections.abc import Awaitable, Callable
 
 import attrs
 
-from raftnode import codec, entries
+from raftnode import codec
 from raftnode.barriers import BarrierPassed, Barriers
 from raftnode.cluster_clock import ClusterClock
 from raftnode.node_values import Flag, NodeOptions, Observer, PeerStatus, Sender
@@ -41,6 +41,7 @@ from raftnode.runtime import Runtime
 from raftnode.saver import Saver
 from raftnode.snapshot_keeper import SnapshotKeeper
 from raftnode.snapshotting import load_at_start
+from raftnode.starting import latest_time_us, restored
 from raftnode.storage import Storage
 from raftnode.storage_values import Recovered
 from raftnode.submissions import Lane, Submission, Submissions
@@ -55,10 +56,8 @@ from statemachine.events import (
     TransferLeadership,
 )
 from statemachine.messages import AppendEntries, InstallSnapshot, RequestVoteResult
-from statemachine.progress import SnapshotMeta
 from statemachine.raft import Raft
 from statemachine.ready import ChunkToSend, Outgoing, Ready
-from statemachine.roles import Restored
 
 APPLY_SLICE_US = 4_000
 """How long entries are applied before messages are looked at again."""
@@ -102,9 +101,9 @@ class Node:
         if recovered.snapshot is not None:
             load_at_start(self.replica, storage, recovered.snapshot)
         self.raft = Raft(
-            options.server_id, options.configuration, options.raft, generator, _restored(recovered), self._now_us()
+            options.server_id, options.configuration, options.raft, generator, restored(recovered), self._now_us()
         )
-        self.clock = ClusterClock(self._now_us, _latest_time_us(recovered, self.replica))
+        self.clock = ClusterClock(self._now_us, latest_time_us(recovered, self.replica))
         self._proposer = Proposer(
             self.raft, self.replica, self.clock, generator.getrandbits(62) | 1, self._send_proposals
         )
@@ -487,17 +486,3 @@ class Node:
         while True:
             await self._runtime.sleep(CLOCK_SAVE_US)
             self._storage.save_clock(self.clock.now_us())
-
-
-def _restored(recovered: Recovered) -> Restored:
-    snapshot = recovered.snapshot
-    meta = SnapshotMeta(snapshot.index, snapshot.term, snapshot.size_bytes) if snapshot is not None else None
-    return Restored(hard_state=recovered.hard_state, snapshot=meta, runs=recovered.runs)
-
-
-def _latest_time_us(recovered: Recovered, replica: Replica) -> int:
-    """The latest cluster time that this server knows of: kept beside the log, in the log, or in the state."""
-    last_stamp_us = next(
-        (entries.stamp_of(entry) for run in reversed(recovered.runs) for entry in reversed(run.entries) if entry), 0
-    )
-    return max(recovered.clock_us, last_stamp_us, replica.clock_us)

@@ -9,8 +9,7 @@ Theory of operation
     afterwards, see :mod:`fileserver.bench.stacks`.
 
     A sampler that has to wait for a processor gets one when somebody goes to sleep, and so mostly finds servers asleep
-    that it should have caught at work. So it goes before all others (a real-time process). It takes 5 % of a processor
-    at 100 samples a second.
+    that it should have caught at work. So it goes before all others (a real-time process).
 
     Each case has two runs. The first, short one warms the servers up, and shows which follower works most: the leader
     sends entries at once to as many as a majority takes, and these are the ones that clients wait for. Then a py-spy is

@@ -10,7 +10,7 @@ from typing import Final
 import cbor2
 from crc32c import crc32c
 
-from fileserver import commands, file_table, machine, records, store, uploads
+from fileserver import columns, commands, file_table, machine, records, store, uploads
 from fileserver.commands import (
     ANY_VERSION,
     APPEND,
@@ -129,7 +129,7 @@ _PREPARATION: Final = encode_batch(
 
 COMMANDS = Target(
     "commands",
-    (commands, store, uploads, file_table),
+    (commands, columns, store, uploads, file_table),
     run_commands,
     (BadBatch,),
     lambda: [encode(batch) for batch in BATCHES for encode in (encode_batch, cbor2.dumps)],

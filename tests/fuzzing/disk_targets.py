@@ -9,8 +9,8 @@ from struct import Struct
 from typing import Final
 from zlib import crc32
 
+from fileserver import columns, snapshot_chunks
 from fileserver import snapshot as store_snapshot
-from fileserver import snapshot_chunks
 from fileserver.commands import PART, WRITE, encode_batch
 from fileserver.machine import StoreMachine
 from fileserver.store import Store
@@ -48,6 +48,7 @@ from tests.fuzzing.containers import join_files, split_files
 from tests.fuzzing.findings import place_of
 from tests.fuzzing.peer_targets import CBOR_TOKENS
 from tests.fuzzing.target import Target, with_constants
+from tests.stage1_fileserver.store_commands import STORE_CHUNKS_OF_FORMAT_1
 
 IDENTITY: Final = StorageIdentity(cluster="demo", server_id=3)
 DIRECTORY: Final = Path("/data")
@@ -369,21 +370,6 @@ def _use(target: Replica, store: Store) -> None:
     store.advance(2**63)
 
 
-STORE_CHUNKS_OF_FORMAT_1: Final = tuple(
-    map(
-        bytes.fromhex,
-        (
-            "880101041a000f424002034f63306134363831633565353366663801",
-            "820246737461676564",
-            "85030107061aac71efa3",
-            "8b044162021a060523401a11ca8a664374776f416304000040",
-            "8105",
-        ),
-    )
-)
-"""A store with two files and an upload, as an earlier version wrote it."""
-
-
 def _state_chunks(payloads: tuple[bytes, ...]) -> tuple[bytes, ...]:
     store = Store()
     state = Replica(StoreMachine(store))
@@ -447,7 +433,7 @@ def repair_snapshot(data: bytes, random: Random) -> bytes:
 
 SNAPSHOT = Target(
     "snapshot",
-    (snapshots, snapshot_format, store_snapshot, snapshot_chunks, replica),
+    (snapshots, snapshot_format, store_snapshot, snapshot_chunks, columns, replica),
     run_snapshot,
     (SnapshotCorrupt,),
     snapshot_examples,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import chain
 from typing import TypeAlias
 
@@ -65,6 +66,31 @@ def encode(*commands: Command) -> bytes:
 def run(store: Store, *commands: Command, clock_us: int = 0, session: int = 1) -> list[Result]:
     """Apply the commands as one batch."""
     return store.apply(clock_us, session, encode(*commands))
+
+
+STORE_CHUNKS_OF_FORMAT_1 = tuple(
+    map(
+        bytes.fromhex,
+        (
+            "880101041a000f424002034f63306134363831633565353366663801",
+            "820246737461676564",
+            "85030107061aac71efa3",
+            "8b044162021a060523401a11ca8a664374776f416304000040",
+            "8105",
+        ),
+    )
+)
+"""A snapshot that an earlier version made, of a store with two files and an upload."""
+
+
+def restored(chunks: Iterable[bytes]) -> Store:
+    """A new store, from a snapshot's chunks."""
+    store = Store()
+    restore = store.begin_restore()
+    for chunk in chunks:
+        restore.feed(chunk)
+    restore.finish()
+    return store
 
 
 def content_of_file(store: Store, name: bytes) -> bytes | None:

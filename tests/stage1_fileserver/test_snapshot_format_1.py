@@ -11,24 +11,17 @@ import pytest
 from fileserver.records import PART_BYTES, pieces_of
 from fileserver.snapshot_chunks import END, FILES, HEADER, PIECES, STAGED, UPLOAD, BadSnapshot
 from fileserver.store import Store
-from tests.stage1_fileserver.store_commands import append, content_of_file, delete, part, run, touch, write
-
-MADE_BY_AN_EARLIER_VERSION = (
-    "880101041a000f424002034f63306134363831633565353366663801",
-    "820246737461676564",
-    "85030107061aac71efa3",
-    "8b044162021a060523401a11ca8a664374776f416304000040",
-    "8105",
+from tests.stage1_fileserver.store_commands import (
+    STORE_CHUNKS_OF_FORMAT_1,
+    append,
+    content_of_file,
+    delete,
+    part,
+    restored,
+    run,
+    touch,
+    write,
 )
-
-
-def restored(chunks: list[bytes]) -> Store:
-    store = Store()
-    restore = store.begin_restore()
-    for chunk in chunks:
-        restore.feed(chunk)
-    restore.finish()
-    return store
 
 
 def chunks_of_format_1(store: Store) -> Iterator[bytes]:
@@ -54,7 +47,7 @@ def chunks_of_format_1(store: Store) -> Iterator[bytes]:
 
 
 def test_one_that_an_earlier_version_made() -> None:
-    store = restored([bytes.fromhex(chunk) for chunk in MADE_BY_AN_EARLIER_VERSION])
+    store = restored(STORE_CHUNKS_OF_FORMAT_1)
     assert (store.version, store.clock_us, store.files, store.bytes) == (4, 1_000_000, 2, 3)
     assert [(name, record.version, record.deadline_us) for name, record in store.view().next_slice(9)] == [
         (b"b", 2, 101_000_000),
@@ -69,7 +62,7 @@ def test_the_store_is_the_one_that_it_was_made_of() -> None:
     run(store, *(write(b"file-%d" % number, b"%d" % number, exptime=number % 3) for number in range(30)))
     run(store, part(1, b"1" * PART_BYTES), part(1, b"2" * PART_BYTES), part(1, b"3"), write(b"rope", 1))
     run(store, part(2, b"staged"), part(3, b"also"), delete(b"file-7"), touch(b"file-8", 77))
-    copy = restored(list(chunks_of_format_1(store)))
+    copy = restored(chunks_of_format_1(store))
     assert copy.state_hash() == store.state_hash()
     for each in (store, copy):
         run(each, append(b"rope", 2), append(b"file-9", 3))
@@ -91,7 +84,7 @@ def test_the_store_is_the_one_that_it_was_made_of() -> None:
 )
 def test_what_is_no_chunk_of_it_is_refused(chunk: bytes) -> None:
     restore = Store().begin_restore()
-    restore.feed(bytes.fromhex(MADE_BY_AN_EARLIER_VERSION[0]))
+    restore.feed(STORE_CHUNKS_OF_FORMAT_1[0])
     with pytest.raises(BadSnapshot):
         restore.feed(chunk)
 
@@ -99,7 +92,7 @@ def test_what_is_no_chunk_of_it_is_refused(chunk: bytes) -> None:
 @pytest.mark.parametrize("place", [0, 3])
 def test_sums_that_do_not_agree_are_found(place: int) -> None:
     """In the header, and in a file's checksum."""
-    chunks = [bytes.fromhex(chunk) for chunk in MADE_BY_AN_EARLIER_VERSION]
+    chunks = list(STORE_CHUNKS_OF_FORMAT_1)
     chunks[place] = chunks[place].replace(b"c0a4681c5e53ff8", b"c0a4681c5e53ff9").replace(b"\x11\xca", b"\x11\xcb")
     with pytest.raises(BadSnapshot):
         restored(chunks)

@@ -11,7 +11,17 @@ from fileserver.records import PART_BYTES
 from fileserver.snapshot import CHUNK_BYTES_MAX, FILES_PER_CHUNK
 from fileserver.snapshot_chunks import END, FILES, FORMAT, HEADER, PIECES, STAGED, UPLOAD, BadSnapshot
 from fileserver.store import Store
-from tests.stage1_fileserver.store_commands import SECOND_US, append, content_of_file, delete, part, run, touch, write
+from tests.stage1_fileserver.store_commands import (
+    SECOND_US,
+    append,
+    content_of_file,
+    delete,
+    part,
+    restored,
+    run,
+    touch,
+    write,
+)
 
 ONE = (1).to_bytes(8, "little")
 """A column with one version."""
@@ -30,15 +40,6 @@ def busy_store() -> Store:
     run(store, part(2, b"staged"), part(4, b""), part(-1, b"below 0"), session=1)
     run(store, *(part(9, piece(b"%d" % number)) for number in range(3)), session=2)
     run(store, delete(b"file/0007"), touch(b"file/0008", 77), clock_us=SECOND_US)
-    return store
-
-
-def restored(chunks: list[bytes]) -> Store:
-    store = Store()
-    restore = store.begin_restore()
-    for chunk in chunks:
-        restore.feed(chunk)
-    restore.finish()
     return store
 
 
