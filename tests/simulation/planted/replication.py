@@ -14,31 +14,6 @@ _OFTEN: Final = {"pause_between_faults_us": 1_500_000}
 
 BUGS: Final[tuple[Bug, ...]] = (
     bug(
-        "silence-without-end",
-        "thesis 6.2, check-quorum",
-        "Followers that have everything are never asked for an answer, so an idle leader takes them for lost.",
-        (
-            "statemachine.replication:_is_at_rest",
-            "raft.now_us < progress.last_contact_us + raft.options.silence_us",
-            "True",
-        ),
-        test="tests/stage2_statemachine/test_silence.py::test_a_leader_at_rest_asks_now_and_then",
-    ),
-    bug(
-        "silence-of-who-disagrees",
-        "Figure 3.1, AppendEntries rule 2",
-        "A follower that needn't answer doesn't refuse either.",
-        (
-            "statemachine.replication:append_entries",
-            "raft.answer(sender, _refusal(raft, message))\n            return\n        _append",
-            (
-                "raft.answer(sender, _refusal(raft, message)) if not message.may_be_silent else None\n"
-                "            return\n        _append"
-            ),
-        ),
-        test="tests/stage2_statemachine/test_silence.py::test_a_follower_that_does_not_agree_speaks",
-    ),
-    bug(
         "older-term-committed-by-counting",
         "thesis, Figure 3.7",
         "An entry of an earlier term is committed as soon as a majority has it.",

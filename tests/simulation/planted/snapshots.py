@@ -15,17 +15,6 @@ _TRANSFERS: Final = Conditions(faults=_LAGGARDS, options=_SMALL_LOG | {"servers"
 
 BUGS: Final[tuple[Bug, ...]] = (
     bug(
-        "contents-of-a-snapshot-unchecked",
-        "a checksum that nobody compares",
-        "A restored store believes its snapshot's digest and doesn't compare it with what was restored.",
-        (
-            "fileserver.snapshot:StoreRestore.finish",
-            "digest = self._digest_of_format_1 if self._format == 1 else table.digest",
-            "digest = table.digest = state.digest",
-        ),
-        test="tests/stage1_fileserver/test_store_snapshot.py::TestBadSnapshots::test_a_content_that_is_another",
-    ),
-    bug(
         "snapshot-under-a-conflicting-tail",
         "hashicorp/raft#697",
         "Entries behind an installed snapshot are kept though the entry at its end is another one.",
