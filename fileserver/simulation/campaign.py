@@ -10,12 +10,10 @@ from __future__ import annotations
 import gc
 import multiprocessing
 import signal
-import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import ExitStack
-from types import FrameType
 
 import attrs
 
@@ -26,10 +24,6 @@ _WAITING_PER_PROCESS = 4
 """Trials that are laid in ahead of time."""
 CPU_SECONDS_PER_SIMULATED = 1.0
 CPU_SECONDS_MORE = 60.0
-
-
-class TooLong(Exception):
-    """A run doesn't come to its end."""
 
 
 @attrs.define(slots=True)
@@ -131,22 +125,11 @@ def compared(outcome: Outcome, again: Outcome) -> Outcome:
 
 
 def run_bounded(trial: Trial) -> Outcome:
-    """Run it, but not for ever. Where signals can't be had, in a thread, there is no bound."""
-    if threading.current_thread() is not threading.main_thread():
-        return run(trial)
-    bound_seconds = CPU_SECONDS_MORE + trial.duration_us / 1e6 * CPU_SECONDS_PER_SIMULATED
-    before = signal.signal(signal.SIGPROF, _raise_too_long)
-    signal.setitimer(signal.ITIMER_PROF, bound_seconds)
+    """Run it, but not for ever."""
     try:
-        return run(trial)
+        return run(trial, cpu_seconds_max=CPU_SECONDS_MORE + trial.duration_us / 1e6 * CPU_SECONDS_PER_SIMULATED)
     finally:
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        signal.signal(signal.SIGPROF, before)
         gc.collect()  # a world is one great cycle
-
-
-def _raise_too_long(_signal: int, _frame: FrameType | None) -> None:
-    raise TooLong("far more processor time than any run should take")
 
 
 def _ignore_interrupt() -> None:

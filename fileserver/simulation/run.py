@@ -7,6 +7,7 @@ findings are of the same kind if they were raised at the same place: that is wha
 from __future__ import annotations
 
 import gc
+import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ from types import TracebackType
 import attrs
 
 from fileserver.simulation import settings
+from fileserver.simulation.bound import bounded
 from fileserver.simulation.server import WatchedNode
 from fileserver.simulation.settings import Scenario, Values
 from fileserver.simulation.watcher import Watcher
@@ -107,8 +109,13 @@ class _Finding:
         return False
 
 
-def run(trial: Trial, watcher: Watcher | None = None, node_class: type[WatchedNode] = WatchedNode) -> Outcome:
-    """Run it, to its end or to the first finding.
+def run(
+    trial: Trial,
+    watcher: Watcher | None = None,
+    node_class: type[WatchedNode] = WatchedNode,
+    cpu_seconds_max: float = math.inf,
+) -> Outcome:
+    """Run it, to its end or to the first finding; to take more than so much processor time is one.
 
     Raises:
         BadSetting: the trial's values don't go together.
@@ -120,7 +127,7 @@ def run(trial: Trial, watcher: Watcher | None = None, node_class: type[WatchedNo
     # A run lets go of nothing that it couldn't keep until its end, and to look for that takes a fifth of its time.
     gc.disable()
     try:
-        with _Finding() as finding:
+        with _Finding() as finding, bounded(world.loop, cpu_seconds_max):
             world.run(trial.duration_us)
         world.drop()
     finally:

@@ -3,12 +3,14 @@
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import attrs
 import pytest
 
 from fileserver.simulation import settings
+from fileserver.simulation.bound import TooLong
 from fileserver.simulation.campaign import Totals, campaign, compared, is_repeated, run_bounded
 from fileserver.simulation.oracle import Violation
 from fileserver.simulation.run import Failure, Outcome, Trial, run
@@ -174,5 +176,37 @@ def test_a_run_without_end_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr("fileserver.simulation.campaign.CPU_SECONDS_PER_SIMULATED", 0.0)
     failure = run_bounded(attrs.evolve(TRIAL, duration_us=10_000 * SECOND_US)).failure
     assert failure is not None
-    assert failure.kind.startswith("TooLong")
+    assert failure.kind.startswith("TooLong in raise_too_long (bound.py:")
     assert run_bounded(attrs.evolve(TRIAL, duration_us=1_000)).failure is None
+
+
+def test_an_action_without_end_is_a_failure_even_where_an_exception_is_swallowed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("fileserver.simulation.bound._AGAIN_SECONDS", 0.02)
+    swallowed = 0
+
+    class Endless(WatchedNode):
+        def turn(self) -> None:
+            nonlocal swallowed
+            while True:
+                try:
+                    while True:
+                        pass
+                except TooLong:
+                    swallowed += 1
+                    if swallowed == 2:
+                        raise
+
+    failure = run(TRIAL, node_class=Endless, cpu_seconds_max=0.02).failure
+    assert failure is not None
+    assert failure.kind.startswith("TooLong in ")
+    assert swallowed == 2
+
+
+def test_in_a_thread_there_is_no_bound() -> None:
+    outcomes: list[Outcome] = []
+    thread = threading.Thread(target=lambda: outcomes.append(run(TRIAL, cpu_seconds_max=0.001)))
+    thread.start()
+    thread.join()
+    assert outcomes[0].failure is None
