@@ -173,7 +173,8 @@ class ReplicatedBackend:
             self._tell_if_ready()
         else:
             self._ask_for_barrier(batch, self._now_us())
-            self._has_news = True
+            if self._node.wants_barrier:
+                self._has_news = True
 
     def _may_ride(self) -> bool:
         """Whether there is a change to ride on, or most likely soon is: one was answered just now."""

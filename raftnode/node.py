@@ -65,7 +65,7 @@ APPLY_COUNT = 64
 """How many entries are applied between two looks at the clock."""
 CLOCK_SAVE_US = 1_000_000
 """How often the reading of the cluster clock is kept on disk, for after a stop of the whole cluster."""
-TELLS_THE_TIME = (AppendEntries, InstallSnapshot, RequestVoteResult)
+TELLS_THE_TIME = frozenset({AppendEntries, InstallSnapshot, RequestVoteResult})
 """Messages whose sender's clock counts: a leader's, or a voter's that a new leader may learn the time from."""
 
 
@@ -115,6 +115,8 @@ class Node:
         )
         self._flags_of: dict[int, Flag] = {}
         """What the other servers said of themselves last."""
+        self._somebody_is_full = False
+        """One of them has said something that matters."""
         self._snapshots = SnapshotKeeper(
             self.raft,
             self.replica,
@@ -193,6 +195,11 @@ class Node:
         if wake:
             self.wake()
 
+    @property
+    def wants_barrier(self) -> bool:
+        """Whether a turn would ask for a barrier: reads wait for one, and none is being asked for."""
+        return self._barriers.wants_number
+
     def act(self) -> None:
         """Take a turn now, in the caller's task, for what it has brought: waking the driver for it would cost more.
 
@@ -209,7 +216,7 @@ class Node:
         """Whether new changes shouldn't be submitted, since the leader has said that disks are full."""
         leader = self.raft.leader_id
         if leader == self.options.server_id:
-            return self._must_refuse_changes()
+            return self._room.is_short()
         return leader is not None and Flag.REFUSES_CHANGES in self._flags_of.get(leader, Flag(0))
 
     @property
@@ -323,7 +330,6 @@ class Node:
         if self._apply_committed() and self._proposer.has_more:
             # What was applied has made room for more, or opened the session that it waits for.
             self.wake()
-        self._room.check()
 
     def _take_inbox(self, now_us: int) -> None:
         raft = self.raft
@@ -349,11 +355,12 @@ class Node:
             return
         if envelope.flags != self._flags_of.get(sender):
             self._flags_of[sender] = Flag(envelope.flags & _KNOWN_FLAGS)
+            self._somebody_is_full = any(self._flags_of.values())
         message = envelope.message
         if isinstance(message, Proposals):
             self._proposer.forward(sender, message)
             return
-        if isinstance(message, TELLS_THE_TIME) and message.term >= self.raft.current_term:
+        if type(message) in TELLS_THE_TIME and message.term >= self.raft.current_term:
             self.clock.observe(envelope.clock_us)
         self.raft.step(Receive(sender, message), now_us)
 
@@ -412,26 +419,25 @@ class Node:
                 run = ready.runs[-1] if ready.runs else None
                 term, index = (run.term, run.last_index) if run is not None else (0, 0)
                 self.raft.step(Persisted(term, index, ready.hard_state), now_us)
+                self._room.check()
             if any(received.chunk.done for received in ready.chunks_received):
                 self._snapshots.received()
 
     def _send(self, messages: list[Outgoing]) -> None:
         transport = self._transport
         assert transport is not None, "the node runs"
+        clock_us, flags = self.clock.now_us(), self._flags()
         encoded_of = None
         data = b""
         for outgoing in messages:
             if outgoing.message is not encoded_of:
                 encoded_of = outgoing.message
-                data = self._encoded(encoded_of)
+                data = codec.encode(encoded_of, clock_us, flags)
             transport.send(outgoing.to, data, urgent=outgoing.urgent)
-
-    def _encoded(self, message: codec.PeerMessage) -> bytes:
-        return codec.encode(message, self.clock.now_us(), self._flags())
 
     def _send_proposals(self, leader_id: int, proposals: Proposals) -> None:
         assert self._transport is not None, "the node runs"
-        self._transport.send(leader_id, self._encoded(proposals))
+        self._transport.send(leader_id, codec.encode(proposals, self.clock.now_us(), self._flags()))
 
     def _send_chunk(self, wanted: ChunkToSend) -> None:
         data = self._snapshots.read_chunk(wanted)
@@ -443,12 +449,10 @@ class Node:
 
     def _flags(self) -> int:
         is_full = self._storage.disk_full
-        refuses = self.raft.is_leader and self._must_refuse_changes()
+        if not is_full and not self._somebody_is_full:
+            return 0
+        refuses = self.raft.is_leader and self._room.is_short()
         return (is_full and Flag.DISK_FULL.value) | (refuses and Flag.REFUSES_CHANGES.value)
-
-    def _must_refuse_changes(self) -> bool:
-        """As leader: there is no room here, or too little elsewhere for a majority to take more."""
-        return self._room.is_short()
 
     def _disk_is_full(self, why: str) -> None:
         self._say("the disk is full: changes wait until there is room", why=why)

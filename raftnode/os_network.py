@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import attrs
@@ -144,27 +145,44 @@ class OsListener:
 
 
 class OsPoller:
-    """Many sockets behind one poller: a source of a reactor, or with a task of its own that waits by Trio."""
+    """Many sockets behind one poller, with a task that waits by Trio; or each of them a source of a reactor.
 
-    __slots__ = ("_poller", "_reactor", "_tokens")
+    A server has few others, so its reactor can name each of them, and needn't ask another poller who it is.
+    """
+
+    __slots__ = ("_poller", "_reactor", "_serve", "_tokens")
 
     def __init__(self, poller: polling.Poller, reactor: Reactor | None = None) -> None:
         self._poller = poller
         self._reactor = reactor
+        self._serve: Callable[[list[Any]], None] | None = None
+        """What the reactor calls; None while it serves nothing here."""
         self._tokens: dict[int, Any] = {}
         """By file descriptor."""
 
     def add(self, link: Link, token: Any) -> None:
         """See :class:`raftnode.links.Poller`."""
         assert isinstance(link, OsLink)
-        self._poller.register(link.fileno(), polling.READABLE)
         self._tokens[link.fileno()] = token
+        self._watch(link.fileno())
 
     def remove(self, link: Link) -> None:
         """See :class:`raftnode.links.Poller`."""
         assert isinstance(link, OsLink)
-        self._poller.unregister(link.fileno())
+        self._unwatch(link.fileno())
         del self._tokens[link.fileno()]
+
+    def _watch(self, descriptor: int) -> None:
+        if self._reactor is not None and self._serve is not None:
+            self._reactor.add(descriptor, partial(self._serve, [self._tokens[descriptor]]))
+        else:
+            self._poller.register(descriptor, polling.READABLE)
+
+    def _unwatch(self, descriptor: int) -> None:
+        if self._reactor is not None and self._serve is not None:
+            self._reactor.remove(descriptor)
+        else:
+            self._poller.unregister(descriptor)
 
     async def wait(self) -> list[Any]:
         """See :class:`raftnode.links.Poller`."""
@@ -184,12 +202,19 @@ class OsPoller:
         if self._reactor is None:
             await serve_as_they_come(self, serve)
         else:
-            descriptor = self._poller.fileno()
-            self._reactor.add(descriptor, lambda: serve(self.ready_now()))
+            self._served_by(serve)
             try:
                 await trio.sleep_forever()
             finally:
-                self._reactor.remove(descriptor)
+                self._served_by(None)
+
+    def _served_by(self, serve: Callable[[list[Any]], None] | None) -> None:
+        """Have the reactor call that, or, with None, no longer."""
+        for descriptor in self._tokens:
+            self._unwatch(descriptor)
+        self._serve = serve
+        for descriptor in self._tokens:
+            self._watch(descriptor)
 
     def close(self) -> None:
         """See :class:`raftnode.links.Poller`."""

@@ -165,6 +165,8 @@ class Proposer:
                 self._session_asked_us = now_us
                 return [Propose(OPENS_SESSION, self._nonce, 0, b"")]
             return []
+        if submissions.is_idle:
+            return []
         if not submissions.in_flight:
             self._progress_us = now_us
         elif now_us >= self._progress_us + RESEND_US:

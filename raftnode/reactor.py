@@ -3,9 +3,9 @@
 Theory of operation
 -------------------
 A task of Trio's for each poller, and one for the node, would each be woken by itself, though mostly the news are of
-one kind: messages and requests that share a turn of the node. So the pollers are *sources* of one reactor, which waits
-for all of them with one more poller. Of what is ready each source takes all there is and hands it to the node; then
-the node takes one turn for all of it.
+one kind: messages and requests that share a turn of the node. So the links to other servers, and the poller of all
+clients, are *sources* of one reactor, which waits for all of them with one more poller. Of what is ready each source
+takes all there is and hands it to the node; then the node takes one turn for all of it.
 
 A busy server waits for less than a millisecond, and to wait by Trio's scheduler costs several times what the reactor's
 own poller takes. So while events come that fast, the reactor *lingers*: it waits in its own poller for up to
@@ -14,9 +14,10 @@ call is under way in a thread, whose end only Trio would see. Nothing at all is 
 another task, an HTTP request) comes later by that time at most. An idle server waits by Trio alone.
 
 Other tasks have their turn when one can run, for which it looks every ``LOOK_US``, and every ``SLICE_US`` in any
-case.
+case; and whenever the reactor waits by Trio.
 
-Before it looks at what has come, a server gives way (:mod:`raftnode.giving_way`).
+Before it looks at what has come, a busy server gives way (:mod:`raftnode.giving_way`). One that was idle looks at once,
+and waits by Trio again after its turn without another look: more hardly comes, and caches are cold enough already.
 """
 
 from __future__ import annotations
@@ -31,9 +32,9 @@ from raftnode.polling import READABLE, Poller, make_poller
 
 LINGER_US = 2_000
 SLICE_US = 5_000
-LOOK_US = 500
+LOOK_US = 1_000
 _NEVER_US = 1 << 62
-_SOURCES_MAX = 16
+_SOURCES_MAX = 64
 """More of them would be served too, later."""
 
 Serve = Callable[[], None]
@@ -66,7 +67,7 @@ class Reactor:
     """When a turn is due though nothing comes."""
     may_linger: Callable[[], bool] = _always
     _sources: dict[int, Serve] = attrs.field(factory=dict, init=False)
-    """By the descriptors of their pollers."""
+    """By their descriptors."""
     _poller: Poller = attrs.field(init=False)
     _turn_is_due: bool = attrs.field(default=False, init=False)
     _sleep: trio.CancelScope | None = attrs.field(default=None, init=False)
@@ -91,7 +92,8 @@ class Reactor:
     def wake(self) -> None:
         """Have a turn taken, soon. May be called from within a turn, and from any task of the same thread."""
         self._turn_is_due = True
-        self.look_again()
+        if self._sleep is not None:
+            self._sleep.cancel()
 
     def look_again(self) -> None:
         """The deadline may have come closer. May be called as ``wake`` may."""
@@ -107,10 +109,12 @@ class Reactor:
         sources = self._sources
         others_ran_us = others_looked_us = self.now_us()
         while True:
-            ready = self._ready_now()
+            ready = self._ready_now(gives_way=True) if self._is_busy or self._turn_is_due else []
             if not ready and not self._turn_is_due:
-                await self._wait()
-                ready = self._ready_now()
+                has_slept = await self._wait()
+                ready = self._ready_now(gives_way=not has_slept)
+                if has_slept:
+                    others_ran_us = others_looked_us = self.now_us()
             for fd, _ in ready:
                 serve = sources.get(fd)
                 if serve is not None:  # Otherwise it was removed by one that was served before.
@@ -125,23 +129,25 @@ class Reactor:
                     await trio.lowlevel.checkpoint()
                     others_ran_us = now_us
 
-    def _ready_now(self) -> list[tuple[int, int]]:
-        give_way()
+    def _ready_now(self, *, gives_way: bool) -> list[tuple[int, int]]:
+        if gives_way:
+            give_way()
         return self._poller.poll(0, _SOURCES_MAX)
 
-    async def _wait(self) -> None:
-        """Until a source is ready or a turn is due, or for a little while."""
+    async def _wait(self) -> bool:
+        """Until a source is ready or a turn is due, or for a little while; True if other tasks could run meanwhile."""
         begun_us = self.now_us()
         left_us = self.deadline_us() - begun_us
         if left_us <= 0:
-            return
+            return False
         if self._is_busy and self.may_linger():
             self._is_busy = bool(self._poller.poll(min(left_us, LINGER_US) / 1e6, 1))
-        else:
-            await self._sleep_until(begun_us + left_us)
-            # Twice in a row: a single quick event, as the answer to a heartbeat, isn't followed by another.
-            was_quick, self._was_quick = self._was_quick, self.now_us() < begun_us + LINGER_US
-            self._is_busy = was_quick and self._was_quick
+            return False
+        await self._sleep_until(begun_us + left_us)
+        # Twice in a row: a single quick event, as the answer to a heartbeat, isn't followed by another.
+        was_quick, self._was_quick = self._was_quick, self.now_us() < begun_us + LINGER_US
+        self._is_busy = was_quick and self._was_quick
+        return True
 
     async def _sleep_until(self, deadline_us: int) -> None:
         """Wait by Trio until a source is ready, somebody calls ``wake``, or the time has come."""

@@ -45,7 +45,7 @@ class RoomKeeper:
         self._hand_over_at_us = 0
 
     def check(self) -> None:
-        """See whether the log's next piece is to be prepared."""
+        """See whether the log's next piece is to be prepared. To be called when the log has grown."""
         if self._storage.needs_next:
             self._wanted.set()
 
@@ -65,6 +65,7 @@ class RoomKeeper:
         Raises:
             DiskFailed: the disk failed for another reason than lack of room.
         """
+        self.check()
         while True:
             await self._wanted.wait()
             self._wanted = self._runtime.signal()

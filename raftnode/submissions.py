@@ -73,6 +73,11 @@ class Submissions:
         return self._waiting_count + len(self._proposed)
 
     @property
+    def is_idle(self) -> bool:
+        """Whether no batch waits, neither to be proposed nor to be applied."""
+        return not (self._waiting_count or self._proposed)
+
+    @property
     def in_flight(self) -> int:
         """How many are proposed and not seen applied."""
         return len(self._proposed)

@@ -25,6 +25,12 @@ class Configuration:
     """Whose votes and acknowledgements count."""
     learners: frozenset[ServerId] = attrs.field(default=frozenset(), converter=_set_of)
     """Who receives the log without a vote (thesis 4.2.1, non-voting servers)."""
+    majority: int = attrs.field(init=False, eq=False, repr=False)
+    """How many voters are one."""
+
+    @majority.default
+    def _count_of_majority(self) -> int:
+        return len(self.voters) // 2 + 1
 
     def __attrs_post_init__(self) -> None:
         """Refuse what could never elect a leader.
@@ -44,7 +50,11 @@ class Configuration:
 
     def is_quorum(self, servers: Collection[ServerId]) -> bool:
         """Whether these servers include a majority of the voters."""
-        return 2 * len(self.voters.intersection(servers)) > len(self.voters)
+        return len(self.voters.intersection(servers)) >= self.majority
+
+    def count_missing(self, servers: Collection[ServerId]) -> int:
+        """How many more voters make these servers a majority; 0 or less if they are one."""
+        return self.majority - len(self.voters.intersection(servers))
 
     def quorum_value(self, values: Mapping[ServerId, int]) -> int:
         """The highest value that a majority of the voters has reached; a voter that is missing counts as 0.

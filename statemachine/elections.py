@@ -21,9 +21,16 @@ if TYPE_CHECKING:
 def reset_election_deadline(raft: Raft) -> None:
     """Draw a new election timeout from now on (thesis 3.4: chosen randomly from a fixed interval)."""
     options = raft.options
-    raft.election_deadline_us = raft.now_us + raft.generator.randint(
-        options.election_timeout_us_min, options.election_timeout_us_max
-    )
+    raft.election_timeout_us = raft.generator.randint(options.election_timeout_us_min, options.election_timeout_us_max)
+    put_election_off(raft)
+
+
+def put_election_off(raft: Raft) -> None:
+    """Let the election timeout begin anew, as long as it was: that is done with every message of a leader that lives.
+
+    It is drawn anew with every vote and candidacy, so those who have tied once won't again.
+    """
+    raft.election_deadline_us = raft.now_us + raft.election_timeout_us
 
 
 def holds_on_to_leader(raft: Raft, message: RequestVote) -> bool:

@@ -132,6 +132,8 @@ class Raft:
         """The latest of the current leader's rounds that was heard of."""
         self.votes: set[ServerId] = set()
         self.rejections: set[ServerId] = set()
+        self.election_timeout_us = 0
+        """As it was drawn last."""
         self.election_deadline_us = 0
         self.verified_index = 0
         """As a follower: up to here the log is known to agree with the current leader's."""
@@ -142,9 +144,7 @@ class Raft:
         self.progress: dict[ServerId, Progress] = {}
         self.round_number = 0
         self.heartbeat_deadline_us = 0
-        self.heartbeat_due = False
-        self.contact_due = False
-        self.replication_due = False
+        self.heartbeat_due = self.contact_due = self.replication_due = False
         self.reads = reads.Reads(generator.getrandbits(62))
         self.thrift = thrift.Thrift()
         self.transfer_target: ServerId | None = None
@@ -158,13 +158,15 @@ class Raft:
 
     def step(self, event: Event, now_us: int) -> None:
         """Take one event at the time ``now_us``; what follows from it is in the next ready value."""
-        self.now_us = max(self.now_us, now_us)
+        if now_us > self.now_us:
+            self.now_us = now_us
         _HANDLERS[type(event)](self, event)
 
     def ready(self) -> Ready:
         """Drain what is to be done. Called after one or more steps; calling it again at once gives nothing new."""
         if self.role is Role.LEADER:
-            reads.begin_round_if_due(self)
+            if self.reads.gathering:
+                reads.begin_round_if_due(self)
             replication.send_what_is_due(self)
         drained = self.output
         self.output = Ready()
@@ -262,7 +264,7 @@ class Raft:
     def leader_lives(self) -> None:
         """The leader did something that it hadn't done before: put the next election off."""
         self.leader_contact_us = self.now_us
-        elections.reset_election_deadline(self)
+        elections.put_election_off(self)
 
     # The lists of what is to be done
 

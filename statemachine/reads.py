@@ -38,7 +38,8 @@ class PendingRead:
 
     requester: ServerId
     barrier: int
-    read_index: int = 0
+    read_index: int
+    """The commit index when it was asked for."""
 
 
 @attrs.define(slots=True)
@@ -61,7 +62,7 @@ class Reads:
 def read_barrier(raft: Raft, event: ReadBarrier) -> None:
     """Begin a barrier of this server's own: here if it leads, otherwise by asking the leader."""
     if raft.role is Role.LEADER:
-        _add(raft, PendingRead(raft.server_id, event.barrier))
+        _add(raft, raft.server_id, event.barrier)
     elif raft.leader_id is not None:
         raft.reads.asked[event.barrier] = raft.now_us
         raft.answer(raft.leader_id, ReadIndex(raft.current_term, raft.reads.first_number + event.barrier))
@@ -72,7 +73,7 @@ def read_barrier(raft: Raft, event: ReadBarrier) -> None:
 def read_index(raft: Raft, sender: ServerId, message: ReadIndex) -> None:
     """Confirm another server's barrier, or say at once that this server can't."""
     if raft.role is Role.LEADER:
-        _add(raft, PendingRead(sender, message.barrier))
+        _add(raft, sender, message.barrier)
         progress = raft.progress.get(sender)
         if progress is not None and progress.next_index <= raft.commit_index:
             progress.entries_wanted = raft.commit_index
@@ -93,25 +94,26 @@ def read_index_result(raft: Raft, sender: ServerId, message: ReadIndexResult) ->
     replication.learn_commit_index(raft, message.read_index)
 
 
-def _add(raft: Raft, read: PendingRead) -> None:
+def _add(raft: Raft, requester: ServerId, barrier: int) -> None:
     """Note which index a barrier stands for.
 
     "If the leader has not yet marked an entry from its current term committed, it waits until it has done so"
     (6.4, step 1); "the leader saves its current commit index in a local variable readIndex" (step 2).
     """
+    read = PendingRead(requester, barrier, raft.commit_index)
     if not raft.committed_in_term:
         raft.reads.awaiting_commit.append(read)
         return
-    raft.reads.gathering.append(attrs.evolve(read, read_index=raft.commit_index))
+    raft.reads.gathering.append(read)
 
 
 def begin_round_if_due(raft: Raft) -> None:
-    """Begin a round for the barriers that have gathered, unless one is under way.
+    """Begin a round for the barriers that have gathered, of which there are some, unless one is under way.
 
     "The leader issues a new round of heartbeats and waits for their acknowledgments from a majority" (6.4, step 3).
     """
     pending = raft.reads
-    if pending.confirming or not pending.gathering:
+    if pending.confirming:
         return
     pending.confirming, pending.gathering = pending.gathering, []
     pending.confirming_round = raft.round_number + 1
@@ -122,19 +124,24 @@ def begin_round_if_due(raft: Raft) -> None:
 
 
 def confirm(raft: Raft) -> None:
-    """Answer the barriers whose round a majority has acknowledged, the asker counted in."""
+    """Answer those of the barriers that wait for a round that a majority has acknowledged, the asker counted in."""
     pending = raft.reads
-    if not pending.confirming:
-        return
-    is_quorum, wanted = raft.configuration.is_quorum, pending.confirming_round
+    wanted = pending.confirming_round
     answered = [server for server, progress in raft.progress.items() if progress.acknowledged_round >= wanted]
     answered.append(raft.server_id)
-    confirmed = [read for read in pending.confirming if is_quorum([*answered, read.requester])]
-    if not confirmed:
+    missing = raft.configuration.count_missing(answered)
+    if missing > 1:
         return
-    pending.confirming = [read for read in pending.confirming if read not in confirmed]
-    if not pending.confirming:
+    confirmed = pending.confirming
+    if missing <= 0:
+        pending.confirming = []
         thrift.confirmed(raft)
+    else:
+        others = raft.configuration.voters.difference(answered)
+        pending.confirming = [read for read in confirmed if read.requester not in others]
+        confirmed = [read for read in confirmed if read.requester in others]
+        if not pending.confirming:
+            thrift.confirmed(raft)
     for read in confirmed:
         if read.requester == raft.server_id:
             raft.output.barriers.append(BarrierConfirmed(read.barrier, read.read_index))
@@ -146,7 +153,7 @@ def committed_in_term(raft: Raft) -> None:
     """An entry of the leader's own term is committed: the barriers that waited for that can begin."""
     waiting, raft.reads.awaiting_commit = raft.reads.awaiting_commit, []
     for read in waiting:
-        _add(raft, read)
+        _add(raft, read.requester, read.barrier)
 
 
 def fail_asked(raft: Raft) -> None:

@@ -16,6 +16,7 @@ are most of what an idle leader would be woken by. It still answers several time
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, TypeAlias
 
 from statemachine import reads, snapshots, thrift, transfer
@@ -83,17 +84,21 @@ def send_what_is_due(raft: Raft) -> None:
     batches: dict[tuple[int, bool], AppendEntries] = {}
     empty: _EmptyMessages = {}
     spared = False
+    last_index, commit_index = raft.log.last_index, raft.commit_index
+    rested_since_us = math.inf if contact else _rested_since_us(raft)
     for server, progress in raft.progress.items():
         entries_sent = False
-        if progress.state is ProgressState.SNAPSHOT:
+        if progress.state is ProgressState.REPLICATE and progress.next_index > last_index:
+            pass  # It has been sent all there is.
+        elif progress.state is ProgressState.SNAPSHOT:
             snapshots.send_chunk(raft, server, progress)
         elif thrift.is_spared(raft, server, progress):
             spared = True
         else:
             entries_sent = _send_entries(raft, server, progress, batches)
         if heartbeat or (contact and not entries_sent and thrift.asks(raft, server)):
-            _send_heartbeat(raft, server, progress, empty, may_be_silent=not contact)
-        if progress.position_due or progress.waits_for_commit_index(raft.commit_index):
+            _send_heartbeat(raft, server, progress, empty, rested_since_us)
+        if progress.position_due or progress.waits_for_commit_index(commit_index):
             _send_position(raft, server, progress, empty)
     thrift.sent(raft, spared=spared)
 
@@ -183,27 +188,27 @@ def _without_entries(raft: Raft, previous: int, empty: _EmptyMessages, *, may_be
 
 
 def _send_heartbeat(
-    raft: Raft, server: ServerId, progress: Progress, empty: _EmptyMessages, *, may_be_silent: bool
+    raft: Raft, server: ServerId, progress: Progress, empty: _EmptyMessages, rested_since_us: float
 ) -> None:
-    """Make contact, claiming only what the follower has acknowledged (or, below the log's beginning, nothing)."""
-    may_be_silent = may_be_silent and _is_at_rest(raft, progress)
-    if raft.log.term_at(progress.match_index) is not None:
-        previous = progress.match_index
-    else:
-        # The follower waits for a snapshot; an index that it can't match only makes it answer.
-        previous = raft.log.base_index
+    """Make contact, claiming only what the follower has acknowledged (or, below the log's beginning, nothing).
+
+    If it has said so since ``rested_since_us``, an answer would tell nothing.
+    """
+    may_be_silent = (
+        progress.last_contact_us > rested_since_us
+        and progress.match_index == raft.log.last_index
+        and progress.state is ProgressState.REPLICATE
+    )
+    # A follower below waits for a snapshot; an index that it can't match only makes it answer.
+    previous = max(progress.match_index, raft.log.base_index)
     raft.send(server, _without_entries(raft, previous, empty, may_be_silent=may_be_silent))
 
 
-def _is_at_rest(raft: Raft, progress: Progress) -> bool:
-    """Whether an answer from this follower would tell nothing, but that it is still there, as it was lately."""
-    return (
-        progress.match_index == raft.log.last_index
-        and progress.state is ProgressState.REPLICATE
-        and raft.now_us < progress.last_contact_us + raft.options.silence_us
-        and raft.transfer_target is None
-        and not raft.reads.confirming
-    )
+def _rested_since_us(raft: Raft) -> float:
+    """Who has been heard of since then needn't answer a heartbeat, if it has everything."""
+    if raft.transfer_target is not None or raft.reads.confirming:
+        return math.inf
+    return raft.now_us - raft.options.silence_us
 
 
 def _send_position(raft: Raft, server: ServerId, progress: Progress, empty: _EmptyMessages) -> None:
@@ -229,11 +234,11 @@ def heartbeat_timeout(raft: Raft) -> None:
     if not raft.configuration.is_quorum(answering | {raft.server_id}):
         raft.become_follower(raft.current_term, None)
         return
-    lost_before_us = raft.now_us - raft.options.election_timeout_us_min
+    lost_before_us, last_index = raft.now_us - raft.options.election_timeout_us_min, raft.log.last_index
     for progress in raft.progress.values():
         if progress.state is ProgressState.PROBE:
             progress.probe_sent = False
-        elif progress.progressed_us < lost_before_us:
+        elif progress.progressed_us < lost_before_us and (progress.inflight or progress.next_index <= last_index):
             _ask_again(raft, progress)
     transfer.hand_over_when_caught_up(raft)
     thrift.choose(raft)
@@ -282,7 +287,8 @@ def append_entries_result(raft: Raft, sender: ServerId, message: AppendEntriesRe
         _accepted(raft, progress, message.match_index)
     else:
         _refused(raft, progress, message)
-    reads.confirm(raft)
+    if raft.reads.confirming:
+        reads.confirm(raft)
 
 
 def answered(raft: Raft, sender: ServerId, term: int, round_number: int) -> bool:
@@ -308,7 +314,8 @@ def _accepted(raft: Raft, progress: Progress, match_index: int) -> None:
             raft.replication_due = True
         if match_index > raft.commit_index:
             advance_leader_commit(raft)
-        transfer.hand_over_when_caught_up(raft)
+        if raft.transfer_target is not None:
+            transfer.hand_over_when_caught_up(raft)
 
 
 def _refused(raft: Raft, progress: Progress, message: AppendEntriesResult) -> None:
@@ -341,12 +348,15 @@ def advance_leader_commit(raft: Raft) -> None:
     "If there exists an N such that N > commitIndex, a majority of matchIndex[i] >= N, and log[N].term ==
     currentTerm: set commitIndex = N" (Figure 3.1).
     """
-    matches = {server: progress.match_index for server, progress in raft.progress.items()}
-    matches[raft.server_id] = raft.persisted_index
+    own_index, commit_index = raft.persisted_index, raft.commit_index
     # Most of the time too few have come further, which is quicker to see than how far a majority has come.
-    commit_index = raft.commit_index
-    if not raft.configuration.is_quorum([server for server, match in matches.items() if match > commit_index]):
+    further = [server for server, progress in raft.progress.items() if progress.match_index > commit_index]
+    if own_index > commit_index:
+        further.append(raft.server_id)
+    if not raft.configuration.is_quorum(further):
         return
+    matches = {server: progress.match_index for server, progress in raft.progress.items()}
+    matches[raft.server_id] = own_index
     index = raft.configuration.quorum_value(matches)
     if raft.log.term_at(index) != raft.current_term:
         return

@@ -122,6 +122,8 @@ def _enough_to_ask(raft: Raft) -> frozenset[ServerId]:
     """The preferred followers without one whose answer isn't needed, if there is such a one."""
     is_quorum, preferred = raft.configuration.is_quorum, raft.thrift.preferred
     askers = {read.requester for read in raft.reads.confirming}
+    if raft.server_id in askers:
+        return preferred
     for dispensable in sorted(preferred, reverse=True):
         rest = preferred - {dispensable}
         if all(is_quorum(rest | {raft.server_id, asker}) for asker in askers):
@@ -173,10 +175,12 @@ def choose(raft: Raft) -> None:
     well = [
         server
         for server, progress in raft.progress.items()
-        if server in raft.configuration.voters
-        and progress.state is ProgressState.REPLICATE
+        if progress.state is ProgressState.REPLICATE
         and progress.last_contact_us >= alive_us
+        and server in raft.configuration.voters
     ]
+    if thrift.preferred and not thrift.slow_until_us and thrift.preferred.issubset(well):
+        return
     well.sort(
         key=lambda server: (
             thrift.slow_until_us.get(server, 0) > raft.now_us,

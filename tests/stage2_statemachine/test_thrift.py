@@ -81,6 +81,17 @@ def test_a_majority_gets_entries_at_once_and_the_others_soon() -> None:
     assert raft.thrift.preferred == {2, 3}
 
 
+def test_who_is_spared_at_a_heartbeat_after_a_long_rest_is_not_asked_after_what_it_was_not_sent() -> None:
+    raft = thrifty_leader()
+    for _ in range(2 * THRIFTY.election_timeout_us_min // THRIFTY.heartbeat_us):
+        heartbeat(raft, 2, 3, 4, 5)
+    raft.now_us = raft.heartbeat_deadline_us - SPARE_US // 2
+    assert submit(raft) == {2: 1, 3: 1}
+    messages = sent(step(raft, Timeout(), SPARE_US // 2))
+    assert [to for to, _ in messages] == [2, 3, 4, 5]
+    assert all(isinstance(message, AppendEntries) and not message.entries for _, message in messages)
+
+
 def test_of_three_one_is_spared() -> None:
     assert submit(thrifty_leader(states.THREE)) == {2: 1}
 

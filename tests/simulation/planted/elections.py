@@ -149,7 +149,7 @@ BUGS: Final[tuple[Bug, ...]] = (
         "With an even number of servers, half of them pass for a majority.",
         (
             "statemachine.configuration:Configuration.is_quorum",
-            "2 * len(self.voters.intersection(servers)) > len(self.voters)",
+            "len(self.voters.intersection(servers)) >= self.majority",
             "2 * len(self.voters.intersection(servers)) >= len(self.voters)",
         ),
         (

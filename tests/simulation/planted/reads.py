@@ -19,7 +19,7 @@ BUGS: Final[tuple[Bug, ...]] = (
         "A leader answers from its own state without asking whether it still leads.",
         (
             "statemachine.reads:read_barrier",
-            "_add(raft, PendingRead(raft.server_id, event.barrier))",
+            "_add(raft, raft.server_id, event.barrier)",
             "raft.output.barriers.append(BarrierConfirmed(event.barrier, raft.commit_index))",
         ),
         conditions=Conditions(

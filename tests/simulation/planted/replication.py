@@ -165,8 +165,8 @@ BUGS: Final[tuple[Bug, ...]] = (
         "The leader counts for entries that its own disk doesn't have yet.",
         (
             "statemachine.replication:advance_leader_commit",
-            "matches[raft.server_id] = raft.persisted_index",
-            "matches[raft.server_id] = raft.log.last_index",
+            "own_index, commit_index = raft.persisted_index, raft.commit_index",
+            "own_index, commit_index = raft.log.last_index, raft.commit_index",
         ),
         conditions=Conditions(faults=(FaultKind.SLOW_DISK,), options={"servers": 2}, load=_BUSY),
     ),
