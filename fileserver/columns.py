@@ -1,10 +1,10 @@
 """Columns of numbers and of byte strings, as they stand in CBOR: those of a batch, and those of a snapshot's files.
 
-Numbers are one byte string, of eight bytes each, little-endian; or 0 if all of them are.
+Numbers are one byte string, of eight bytes each, little-endian; or 0 if all of them are. Byte strings are an array.
 
-Byte strings are an array. ``cbor2.dumps`` writes item by item into a buffer that grows, and copies what it has each
-time. That is quick for short items; long ones (:data:`LONG_BYTES` on average) are joined here, once. The lengths are
-written in four bytes then, as CBOR allows, whatever they are.
+All columns together are one array. They are encoded here, by one join of all parts: ``cbor2.dumps`` writes item by item
+into a buffer that grows, which takes twice as long for many short items, and more for long ones. The lengths of byte
+strings are written in four bytes, as CBOR allows, whatever they are.
 """
 
 from __future__ import annotations
@@ -12,18 +12,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 from struct import Struct, pack, unpack
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import cbor2
 
-LONG_BYTES: Final = 4096
-"""From this average length of the byte strings on, joining is quicker."""
-FIELDS_MAX: Final = 22
+COLUMNS_MAX: Final = 23
 """A longer array's length isn't in its first byte."""
+_SMALL_NUMBERS_END: Final = 24
+"""Numbers below have a byte that is all of their encoding."""
 _SHORT_ARRAY: Final = 0x80
 _ARRAY: Final = 0x9A
 _BYTES: Final = 0x5A
 _pack_head = Struct(">BI").pack
+
+Column: TypeAlias = int | bytes | Sequence[int | bytes]
 
 
 SIGNED: Final = "q"
@@ -51,20 +53,31 @@ def _head_of_bytes(size_bytes: int) -> bytes:
     return _pack_head(_BYTES, size_bytes)
 
 
-def dumps_with_byte_strings(fields: Sequence[Any], strings: Sequence[bytes | int]) -> bytes:
-    """Encode the fields, at most FIELDS_MAX, and behind them the byte strings as an array; all of it as one array.
+def encode_columns(columns: Sequence[Column]) -> bytes:
+    """Encode at most COLUMNS_MAX columns as one array: byte strings, arrays of them, and numbers.
 
-    Numbers among the byte strings are as good as these, and slower.
+    Numbers among the byte strings of an array are as good as these, and slower.
     """
+    assert len(columns) <= COLUMNS_MAX
+    parts = [bytes((_SHORT_ARRAY + len(columns),))]
+    for column in columns:
+        if isinstance(column, bytes):
+            parts += (_head_of_bytes(len(column)), column)
+        elif not isinstance(column, int):
+            parts += _parts_of_array(column)
+        elif 0 <= column < _SMALL_NUMBERS_END:
+            parts.append(bytes((column,)))
+        else:
+            parts.append(cbor2.dumps(column))
+    return b"".join(parts)
+
+
+def _parts_of_array(items: Sequence[Any]) -> list[bytes]:
     try:
-        sizes = list(map(len, strings))  # type: ignore[arg-type]
+        sizes = list(map(len, items))
     except TypeError:
-        return cbor2.dumps((*fields, strings))
-    if sum(sizes) <= LONG_BYTES * len(sizes):
-        return cbor2.dumps((*fields, strings))
-    assert len(fields) <= FIELDS_MAX
-    parts: list[Any] = [b""] * (2 * len(sizes))
-    parts[0::2] = map(_head_of_bytes, sizes)
-    parts[1::2] = strings
-    head = bytes((_SHORT_ARRAY + len(fields) + 1,))
-    return b"".join((head, *map(cbor2.dumps, fields), _pack_head(_ARRAY, len(sizes)), *parts))
+        return [cbor2.dumps(items)]
+    parts = [_pack_head(_ARRAY, len(sizes))] * (1 + 2 * len(sizes))
+    parts[1::2] = map(_head_of_bytes, sizes)
+    parts[2::2] = items
+    return parts

@@ -51,7 +51,7 @@ from typing import Any, Final, TypeAlias
 
 import cbor2
 
-from fileserver.columns import SIGNED, dumps_with_byte_strings, pack_numbers, unpack_numbers
+from fileserver.columns import SIGNED, encode_columns, pack_numbers, unpack_numbers
 
 Name: TypeAlias = bytes
 """A file's name: UTF-8. The parser sees to its rules; the store takes any bytes."""
@@ -108,8 +108,8 @@ class BadBatch(ValueError):
 def encode_batch(fields: Sequence[Field]) -> Payload:
     """Encode a batch from its fields, five a command, in a row."""
     operations = bytes(fields[0::5])  # type: ignore[arg-type]
-    columns = operations, fields[1::5], pack_numbers(fields[2::5], SIGNED), pack_numbers(fields[3::5], SIGNED)
-    return dumps_with_byte_strings(columns, fields[4::5])
+    arguments, exptimes = pack_numbers(fields[2::5], SIGNED), pack_numbers(fields[3::5], SIGNED)
+    return encode_columns((operations, fields[1::5], arguments, exptimes, fields[4::5]))
 
 
 def decode_batch(payload: Payload) -> Columns:

@@ -46,6 +46,7 @@ from raftnode.runtime import Runtime, Signal
 from raftnode.submissions import Lane, Submission
 from statemachine.raft import Raft
 from statemachine.roles import Role
+from statemachine.values import value
 
 Task: TypeAlias = Callable[[], Awaitable[None]]
 StartSoon: TypeAlias = Callable[[Task], None]
@@ -64,7 +65,7 @@ WATCH_US: Final = 250_000
 _MICROSECONDS: Final = 1_000_000
 
 
-@attrs.frozen(slots=True, eq=False)
+@value(eq=False)
 class _Pending:
     """A batch of changes, or of reads, without a result."""
 

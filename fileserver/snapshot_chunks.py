@@ -35,7 +35,7 @@ from zlib import crc32
 
 import cbor2
 
-from fileserver.columns import UNSIGNED, dumps_with_byte_strings, pack_numbers, unpack_numbers
+from fileserver.columns import UNSIGNED, encode_columns, pack_numbers, unpack_numbers
 
 FORMAT: Final = 2
 HEADER: Final = 1
@@ -64,8 +64,7 @@ def encode_files(
     names: Sequence[bytes], versions: Sequence[int], deadlines: Sequence[int], contents: Sequence[bytes | int]
 ) -> bytes:
     """A chunk of files; the columns are of one length, not empty, and in order of name."""
-    columns = FILES, names, pack_numbers(versions, UNSIGNED), pack_numbers(deadlines, UNSIGNED)
-    return dumps_with_byte_strings(columns, contents)
+    return encode_columns((FILES, names, pack_numbers(versions, UNSIGNED), pack_numbers(deadlines, UNSIGNED), contents))
 
 
 def decode_chunk(chunk: bytes) -> tuple[int, list[Any]]:

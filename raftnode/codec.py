@@ -48,6 +48,7 @@ from statemachine.messages import (
     RequestVoteResult,
     TimeoutNow,
 )
+from statemachine.values import value
 
 PeerMessage: TypeAlias = messages.Message | Proposals
 """All that servers say to each other."""
@@ -60,7 +61,7 @@ class BadMessage(ValueError):
     """Bytes that are no message, or a message that no bytes can say."""
 
 
-@attrs.frozen(slots=True)
+@value
 class Envelope:
     """A message with what the sender's driver put beside it."""
 

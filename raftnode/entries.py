@@ -21,7 +21,7 @@ from __future__ import annotations
 import enum
 import struct
 
-import attrs
+from statemachine.values import value
 
 _HEADER = struct.Struct(">Bqqqq")
 HEADER_BYTES = _HEADER.size
@@ -43,7 +43,7 @@ class EntryKind(enum.IntEnum):
 _KINDS = {int(kind): kind for kind in EntryKind}
 
 
-@attrs.frozen(slots=True)
+@value
 class Entry:
     """One entry, decoded; see the module's docstring for the fields by kind."""
 

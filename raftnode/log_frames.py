@@ -53,6 +53,7 @@ from raftnode.checksums import CHECKSUM, CHECKSUMS, FORMAT_VERSION, Checksum
 from raftnode.direct_io import Chunk
 from raftnode.storage_values import VOTED_FOR_NOBODY, StorageIdentity
 from statemachine.events import EntriesRun, HardState
+from statemachine.values import value
 
 ALIGNMENT_BYTES = 8
 
@@ -173,7 +174,7 @@ def decode_header(data: bytes) -> SegmentHeader:
     )
 
 
-@attrs.frozen(slots=True)
+@value
 class FrameBody:
     """What a frame will say, laid out, but not yet bound to a place in a segment."""
 

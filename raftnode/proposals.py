@@ -7,10 +7,10 @@ sent again, to the same or to the next leader, as often as its sender likes: the
 
 from __future__ import annotations
 
-import attrs
+from statemachine.values import value
 
 
-@attrs.frozen(slots=True)
+@value
 class Propose:
     """One batch of changes of one server's clients, wanted in the log."""
 
@@ -24,7 +24,7 @@ class Propose:
     """The changes, as the application encodes them."""
 
 
-@attrs.frozen(slots=True)
+@value
 class Proposals:
     """Several proposals in one message."""
 

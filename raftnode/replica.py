@@ -21,6 +21,7 @@ import cbor2
 
 from raftnode import entries
 from raftnode.entries import EntryKind
+from statemachine.values import value
 
 Results: TypeAlias = Any
 """What a machine gives for a batch; this package only hands it on, or has the machine pack it."""
@@ -84,7 +85,7 @@ class Session:
     """By sequence: those that the sender may not have yet."""
 
 
-@attrs.frozen(slots=True)
+@value
 class BatchApplied:
     """A batch was carried out, and not just seen again."""
 
@@ -93,14 +94,14 @@ class BatchApplied:
     results: Results
 
 
-@attrs.frozen(slots=True)
+@value
 class BatchOutOfSequence:
     """A batch came whose predecessor is missing: it was skipped, and is to be proposed again behind it."""
 
     session: int
 
 
-@attrs.frozen(slots=True)
+@value
 class SessionOpened:
     """A server's run can propose from now on; its earlier session is over."""
 

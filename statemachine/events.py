@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
-import attrs
-
 from statemachine.messages import Message, ServerId
+from statemachine.values import value
 
 
-@attrs.frozen(slots=True)
+@value
 class HardState:
     """What must be on disk before it is spoken of (thesis, Figure 3.1, persistent state)."""
 
@@ -21,7 +20,7 @@ class HardState:
     voted_for: ServerId | None
 
 
-@attrs.frozen(slots=True)
+@value
 class EntriesRun:
     """Consecutive log entries of one term. Those that stood at these indexes or later are gone."""
 
@@ -35,7 +34,7 @@ class EntriesRun:
         return self.first_index + len(self.entries) - 1
 
 
-@attrs.frozen(slots=True)
+@value
 class Submit:
     """Entries to append to the replicated log, if this server leads."""
 
@@ -45,7 +44,7 @@ class Submit:
     entries or heartbeat."""
 
 
-@attrs.frozen(slots=True)
+@value
 class Receive:
     """A message has come from another server."""
 
@@ -53,7 +52,7 @@ class Receive:
     message: Message
 
 
-@attrs.frozen(slots=True)
+@value
 class Persisted:
     """What a ready value told to save is on disk, with everything drained before it.
 
@@ -70,12 +69,12 @@ class Persisted:
     """The hard state saved with it, if any."""
 
 
-@attrs.frozen(slots=True)
+@value
 class Timeout:
     """The time named by ``Raft.deadline_us`` has come, or has passed, or may have."""
 
 
-@attrs.frozen(slots=True)
+@value
 class ReadBarrier:
     """A read wants to know from which applied index on it may be answered (thesis 6.4)."""
 
@@ -83,7 +82,7 @@ class ReadBarrier:
     """Never used twice by one run of one server; less than 2**61."""
 
 
-@attrs.frozen(slots=True)
+@value
 class SnapshotTaken:
     """A snapshot of the applied state is on disk, so the log up to it may be dropped."""
 
@@ -95,7 +94,7 @@ class SnapshotTaken:
     """Entries below this index are dropped; at most last_included_index + 1. Some are kept for slow followers."""
 
 
-@attrs.frozen(slots=True)
+@value
 class SnapshotInstalled:
     """All chunks of a received snapshot are on disk, verified, and loaded into the application's state.
 
@@ -107,14 +106,14 @@ class SnapshotInstalled:
     size: int
 
 
-@attrs.frozen(slots=True)
+@value
 class SnapshotRefused:
     """A received snapshot turned out damaged, or could not be written: it must be sent anew."""
 
     last_included_index: int
 
 
-@attrs.frozen(slots=True)
+@value
 class TransferLeadership:
     """Hand leadership to another server (thesis 3.10)."""
 
@@ -122,14 +121,14 @@ class TransferLeadership:
     """None: the voter that is furthest along."""
 
 
-@attrs.frozen(slots=True)
+@value
 class PeerConnected:
     """A connection to that server was made anew, so what was in flight may be lost."""
 
     server: ServerId
 
 
-@attrs.frozen(slots=True)
+@value
 class PeerDisconnected:
     """A connection to or from that server broke: it may have died."""
 

@@ -18,13 +18,13 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
-import attrs
+from statemachine.values import value
 
 ServerId: TypeAlias = int
 """A server's number in its cluster, 1 or more."""
 
 
-@attrs.frozen(slots=True)
+@value
 class RequestVote:
     """Sent by a candidate to gather votes (thesis 3.4), or to ask whether it would get them (9.6)."""
 
@@ -39,7 +39,7 @@ class RequestVote:
     """True when the leader itself told the sender to campaign, so a receiver does not hold on to it (4.2.3)."""
 
 
-@attrs.frozen(slots=True)
+@value
 class RequestVoteResult:
     """The answer to a RequestVote."""
 
@@ -49,7 +49,7 @@ class RequestVoteResult:
     pre_vote: bool = False
 
 
-@attrs.frozen(slots=True)
+@value
 class AppendEntries:
     """Sent by the leader to replicate entries, and without entries as a heartbeat (thesis 3.5)."""
 
@@ -66,7 +66,7 @@ class AppendEntries:
     """A follower that agrees needn't say so: the leader has heard from it lately, and waits for nothing."""
 
 
-@attrs.frozen(slots=True)
+@value
 class AppendEntriesResult:
     """The answer to an AppendEntries, sent only when what it accepts is on disk."""
 
@@ -83,7 +83,7 @@ class AppendEntriesResult:
     round_number: int
 
 
-@attrs.frozen(slots=True)
+@value
 class InstallSnapshot:
     """Sent by the leader to bring a follower up to date when its log no longer reaches back (thesis 5.1)."""
 
@@ -99,7 +99,7 @@ class InstallSnapshot:
     round_number: int
 
 
-@attrs.frozen(slots=True)
+@value
 class InstallSnapshotResult:
     """The answer to an InstallSnapshot: how far the receiver has got."""
 
@@ -113,14 +113,14 @@ class InstallSnapshotResult:
     round_number: int
 
 
-@attrs.frozen(slots=True)
+@value
 class TimeoutNow:
     """Sent by a leader that hands over to a follower: campaign at once (thesis 3.10)."""
 
     term: int
 
 
-@attrs.frozen(slots=True)
+@value
 class ReadIndex:
     """Sent by a follower: from which index on may I answer this read (thesis 6.4)?"""
 
@@ -129,7 +129,7 @@ class ReadIndex:
     """A number that the asking server uses once and, as good as surely, not again after a restart."""
 
 
-@attrs.frozen(slots=True)
+@value
 class ReadIndexResult:
     """The leader's answer to a ReadIndex, given when a majority has confirmed its leadership since."""
 

@@ -27,12 +27,13 @@ from statemachine.events import ReadBarrier
 from statemachine.messages import ReadIndex, ReadIndexResult, ServerId
 from statemachine.ready import BarrierConfirmed
 from statemachine.roles import Role
+from statemachine.values import value
 
 if TYPE_CHECKING:
     from statemachine.raft import Raft
 
 
-@attrs.frozen(slots=True)
+@value
 class PendingRead:
     """A barrier that the leader is to confirm."""
 

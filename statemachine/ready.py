@@ -17,9 +17,10 @@ import attrs
 
 from statemachine.events import EntriesRun, HardState
 from statemachine.messages import InstallSnapshot, Message, ServerId
+from statemachine.values import value
 
 
-@attrs.frozen(slots=True)
+@value
 class Outgoing:
     """One message to one server."""
 
@@ -29,7 +30,7 @@ class Outgoing:
     """It may overtake what was sent before: True for votes, heartbeats and answers, False for what relies on order."""
 
 
-@attrs.frozen(slots=True)
+@value
 class ChunkToSend:
     """A piece of a snapshot that a follower needs; the caller reads it from disk and sends the InstallSnapshot."""
 
@@ -40,7 +41,7 @@ class ChunkToSend:
     """How many bytes of the snapshot's file, from ``header.offset`` on, belong into ``data``."""
 
 
-@attrs.frozen(slots=True)
+@value
 class ChunkReceived:
     """A piece of a snapshot that the leader sent; to be written before ``messages_after_save`` go."""
 
@@ -50,7 +51,7 @@ class ChunkReceived:
     verifies the whole, loads it, and steps SnapshotInstalled or SnapshotRefused."""
 
 
-@attrs.frozen(slots=True)
+@value
 class BarrierConfirmed:
     """Reads behind this barrier may be answered from applied state at or past ``read_index``."""
 
@@ -58,7 +59,7 @@ class BarrierConfirmed:
     read_index: int
 
 
-@attrs.frozen(slots=True)
+@value
 class LogReset:
     """The log is to begin anew behind an installed snapshot; nothing of the old one counts."""
 

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 _EmptyMessages: TypeAlias = dict[tuple[int, bool], AppendEntries]
 """Messages without entries that were made in one go, by the index that they claim and whether they need an answer."""
+_Batches: TypeAlias = dict[tuple[int, bool], tuple[AppendEntries, int]]
+"""Messages with entries that were made in one go, and the entries' bytes; by the index before and whether it probes."""
 
 
 def become_leader(raft: Raft) -> None:
@@ -81,9 +83,9 @@ def send_what_is_due(raft: Raft) -> None:
         return
     assert raft.hard_state_is_saved, "nobody leads a term that isn't on disk"
     raft.heartbeat_due = raft.contact_due = raft.replication_due = False
-    batches: dict[tuple[int, bool], AppendEntries] = {}
+    batches: _Batches = {}
     empty: _EmptyMessages = {}
-    spared = False
+    spares, spared = thrift.spares(raft), False
     last_index, commit_index = raft.log.last_index, raft.commit_index
     rested_since_us = math.inf if contact else _rested_since_us(raft)
     for server, progress in raft.progress.items():
@@ -92,7 +94,7 @@ def send_what_is_due(raft: Raft) -> None:
             pass  # It has been sent all there is.
         elif progress.state is ProgressState.SNAPSHOT:
             snapshots.send_chunk(raft, server, progress)
-        elif thrift.is_spared(raft, server, progress):
+        elif spares and thrift.is_spared(raft, server, progress):
             spared = True
         else:
             entries_sent = _send_entries(raft, server, progress, batches)
@@ -103,9 +105,7 @@ def send_what_is_due(raft: Raft) -> None:
     thrift.sent(raft, spared=spared)
 
 
-def _send_entries(
-    raft: Raft, server: ServerId, progress: Progress, batches: dict[tuple[int, bool], AppendEntries]
-) -> bool:
+def _send_entries(raft: Raft, server: ServerId, progress: Progress, batches: _Batches) -> bool:
     """Send what the follower has not been sent yet, as far as its window allows. True when a message went.
 
     "If last log index >= nextIndex for a follower: send AppendEntries RPC with log entries starting at
@@ -114,18 +114,20 @@ def _send_entries(
     sent = False
     while _may_send_entries(raft, progress):
         previous = progress.next_index - 1
-        if raft.log.term_at(previous) is None:
+        if previous < raft.log.base_index:
             snapshots.begin(raft, server, progress)
             break
         probing = progress.state is ProgressState.PROBE
-        message = _append_entries_from(raft, previous, batches, probing=probing)
+        message, size_bytes = _append_entries_from(raft, previous, batches, probing=probing)
         raft.send(server, message, urgent=False)
         sent = True
         progress.commit_sent = message.leader_commit
         if probing:
             progress.probe_sent = True
         else:
-            progress.sent(previous + len(message.entries), sum(map(len, message.entries)), raft.now_us)
+            progress.sent(previous + len(message.entries), size_bytes, raft.now_us)
+        if probing or progress.next_index > raft.log.last_index:
+            break
     return sent
 
 
@@ -140,15 +142,14 @@ def _may_send_entries(raft: Raft, progress: Progress) -> bool:
     )
 
 
-def _append_entries_from(
-    raft: Raft, previous: int, batches: dict[tuple[int, bool], AppendEntries], *, probing: bool
-) -> AppendEntries:
-    """The message with the entries behind ``previous``; followers at one index share it, so that it is encoded once.
+def _append_entries_from(raft: Raft, previous: int, batches: _Batches, *, probing: bool) -> tuple[AppendEntries, int]:
+    """The message with the entries behind ``previous``, and their bytes.
 
-    A probe is repeated with every heartbeat, so it has entries only if they are small.
+    Followers at one index share it, so that it is encoded once. A probe is repeated with every heartbeat, so it has
+    entries only if they are small.
     """
-    message = batches.get((previous, probing))
-    if message is None:
+    batch = batches.get((previous, probing))
+    if batch is None:
         term = 0
         entries: tuple[bytes, ...] = ()
         if previous < raft.log.last_index:
@@ -156,8 +157,9 @@ def _append_entries_from(
             term, entries = raft.log.run_from(previous + 1, bytes_max)
             if probing and len(entries[0]) > bytes_max:
                 term, entries = 0, ()
-        message = batches[previous, probing] = _append_entries(raft, previous, term, entries)
-    return message
+        batch = _append_entries(raft, previous, term, entries), sum(map(len, entries))
+        batches[previous, probing] = batch
+    return batch
 
 
 def _append_entries(

@@ -75,25 +75,30 @@ def submitted(raft: Raft, size_bytes: int) -> None:
         raft.thrift.gathered_bytes += size_bytes
 
 
-def is_spared(raft: Raft, server: ServerId, progress: Progress) -> bool:
-    """Whether a follower can wait for what it hasn't been sent yet."""
+def spares(raft: Raft) -> bool:
+    """Whether any follower at all can wait for what it hasn't been sent yet."""
     thrift = raft.thrift
-    if not thrift.preferred or server in thrift.preferred or progress.state is not ProgressState.REPLICATE:
-        return False
-    first_index, last_index = progress.next_index, raft.log.last_index
-    if first_index > last_index or first_index <= max(progress.commit_wanted, progress.entries_wanted):
-        return False
-    if last_index - first_index >= GATHERED_ENTRIES_MAX or thrift.gathered_bytes > GATHERED_BYTES_MAX:
+    if not thrift.preferred or thrift.gathered_bytes > GATHERED_BYTES_MAX or raft.transfer_target is not None:
         return False
     since_us = thrift.gathering_since_us
     if since_us is not None and raft.now_us >= since_us + raft.options.spare_us:
         return False
-    if raft.transfer_target is not None:
-        return False
-    for preferred in thrift.preferred:  # noqa: SIM110 - no generator: this is asked for each message of each turn
+    for preferred in thrift.preferred:  # noqa: SIM110 - no generator: this is asked in each turn
         if raft.progress[preferred].state is not ProgressState.REPLICATE:
             return False
     return True
+
+
+def is_spared(raft: Raft, server: ServerId, progress: Progress) -> bool:
+    """Whether a follower can wait for what it hasn't been sent yet, of which there is some, if anybody can."""
+    first_index = progress.next_index
+    return (
+        server not in raft.thrift.preferred
+        and progress.state is ProgressState.REPLICATE
+        and first_index > progress.commit_wanted
+        and first_index > progress.entries_wanted
+        and raft.log.last_index - first_index < GATHERED_ENTRIES_MAX
+    )
 
 
 def sent(raft: Raft, *, spared: bool) -> None:
