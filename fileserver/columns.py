@@ -20,6 +20,7 @@ COLUMNS_MAX: Final = 23
 """A longer array's length isn't in its first byte."""
 _SMALL_NUMBERS_END: Final = 24
 """Numbers below have a byte that is all of their encoding."""
+_SMALL_NUMBERS: Final = [bytes((number,)) for number in range(_SMALL_NUMBERS_END)]
 _SHORT_ARRAY: Final = 0x80
 _ARRAY: Final = 0x9A
 _BYTES: Final = 0x5A
@@ -61,12 +62,12 @@ def encode_columns(columns: Sequence[Column]) -> bytes:
     assert len(columns) <= COLUMNS_MAX
     parts = [bytes((_SHORT_ARRAY + len(columns),))]
     for column in columns:
-        if isinstance(column, bytes):
+        if type(column) is bytes:
             parts += (_head_of_bytes(len(column)), column)
-        elif not isinstance(column, int):
-            parts += _parts_of_array(column)
+        elif type(column) is not int:
+            parts += _parts_of_array(column)  # type: ignore[arg-type]
         elif 0 <= column < _SMALL_NUMBERS_END:
-            parts.append(bytes((column,)))
+            parts.append(_SMALL_NUMBERS[column])
         else:
             parts.append(cbor2.dumps(column))
     return b"".join(parts)

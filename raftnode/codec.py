@@ -99,25 +99,6 @@ class _Tail(Enum):
 _TAIL_OF_BYTES = _Tail.BYTES
 
 
-_Numbers: TypeAlias = tuple[int, ...]
-
-
-@attrs.frozen(slots=True)
-class _Layout:
-    """How one class goes to numbers and tail, and back."""
-
-    kind: Kind
-    tail: _Tail
-    numbers_of: Callable[[Any], _Numbers]
-    tail_of: Callable[[Any], Any] | None
-    """None if there is no tail."""
-    build: Callable[[_Numbers, Any], PeerMessage]
-    """Gets as many numbers as ``number_count`` says."""
-    number_count: int
-    """How many numbers there are; for each item of the tail if ``per_item``."""
-    per_item: bool = False
-
-
 # Initial bytes of CBOR items: major type in the upper three bits, size of the length in the lower five.
 _NUMBER = 0x1B
 _BYTES = 0x5A
@@ -135,6 +116,43 @@ _pack_number = Struct(">Q").pack
 _pack_item_head = _ITEM_HEAD.pack
 _unpack_item_head = _ITEM_HEAD.unpack_from
 _ITEM_HEAD_BYTES = _ITEM_HEAD.size
+
+
+_Numbers: TypeAlias = tuple[int, ...]
+_Shape: TypeAlias = tuple[Struct, _Numbers, int]
+"""What numbers stand in, the marks before them, with that of the outer array, and how many items that has."""
+
+
+@cache  # at most one for each size of a Proposals message, so PROPOSALS_COUNT_MAX and a few
+def _shape_of(own_count: int, *, has_tail: bool) -> _Shape:
+    """The shape of a message with so many numbers beside those of the head.
+
+    The numbers are signed here, so that those which are too large show as negative.
+    """
+    count = _COUNT_IN_HEAD + own_count
+    return Struct(">BH" + "Bq" * count), (_ARRAY_SHORT, *(_NUMBER,) * count), count + has_tail
+
+
+@attrs.frozen(slots=True)
+class _Layout:
+    """How one class goes to numbers and tail, and back."""
+
+    kind: Kind
+    tail: _Tail
+    numbers_of: Callable[[Any], _Numbers]
+    tail_of: Callable[[Any], Any] | None
+    """None if there is no tail."""
+    build: Callable[[_Numbers, Any], PeerMessage]
+    """Gets as many numbers as ``number_count`` says."""
+    number_count: int
+    """How many numbers there are; for each item of the tail if ``per_item``."""
+    per_item: bool = False
+    shape: _Shape | None = attrs.field(init=False)
+    """Of the numbers, if there are always as many."""
+
+    @shape.default
+    def _shape_of_all(self) -> _Shape | None:
+        return None if self.per_item else _shape_of(self.number_count, has_tail=self.tail_of is not None)
 
 
 def _truth(number: int) -> bool:
@@ -294,15 +312,6 @@ _LAYOUTS: Mapping[type[Any], _Layout] = {
 _LAYOUT_BY_KIND: Mapping[int, _Layout] = {int(layout.kind): layout for layout in _LAYOUTS.values()}
 
 
-@cache  # at most one for each size of a Proposals message, so PROPOSALS_COUNT_MAX and a few
-def _numbers_struct(count: int) -> tuple[Struct, tuple[int, ...]]:
-    """The struct of an array that begins with ``count`` numbers, and the marks that stand before each of them.
-
-    The numbers are signed here, so that those which are too large show as negative.
-    """
-    return Struct(">BH" + "Bq" * count), (_NUMBER,) * count
-
-
 def encode(message: PeerMessage, clock_us: int, flags: int) -> bytes:
     """The bytes of one message. Its numbers are to be below 2**63: :func:`decode` refuses larger ones.
 
@@ -340,10 +349,16 @@ def decode(data: bytes) -> Envelope:
     layout = _LAYOUT_BY_KIND.get(data[_KIND_OFFSET])
     if layout is None:
         raise BadMessage(f"of unknown kind {data[_KIND_OFFSET]}")
-    numbers, offset = _decode_numbers(data, layout)
-    clock_us, flags, kind = numbers[:_COUNT_IN_HEAD]
-    if kind != layout.kind:
-        raise BadMessage(f"of unknown kind {kind}")
+    struct, marks, count = layout.shape or _shape_with_items(data, layout)
+    offset = struct.size
+    if len(data) < offset:
+        raise BadMessage("cut short in its numbers")
+    values = struct.unpack_from(data)
+    numbers = values[1::2]
+    if values[0::2] != marks or min(numbers) < 0:
+        raise BadMessage("has something else for a number")
+    if numbers[0] != count or numbers[_COUNT_IN_HEAD] != layout.kind:
+        raise BadMessage(f"of unknown kind {numbers[_COUNT_IN_HEAD]}, or of a wrong length")
     tail: bytes | tuple[bytes, ...] | None = None
     if layout.tail_of is None:
         if len(data) != offset:
@@ -352,29 +367,17 @@ def decode(data: bytes) -> Envelope:
         tail = _decode_bytes(data, offset)
     else:
         tail = _decode_byte_strings(data, offset)
-        if layout.per_item and len(tail) * layout.number_count != len(numbers) - _COUNT_IN_HEAD:
+        if layout.per_item and len(tail) * layout.number_count != len(numbers) - 1 - _COUNT_IN_HEAD:
             raise BadMessage("numbers for more or fewer items than there are")
-    return Envelope(clock_us, flags, layout.build(numbers[_COUNT_IN_HEAD:], tail))
+    return Envelope(numbers[1], numbers[2], layout.build(numbers[1 + _COUNT_IN_HEAD :], tail))
 
 
-def _decode_numbers(data: bytes, layout: _Layout) -> tuple[_Numbers, int]:
-    """All numbers, those of the head included, and the offset behind them."""
-    count = (data[1] << 8 | data[2]) - (layout.tail_of is not None)
-    own_count = count - _COUNT_IN_HEAD
-    if layout.per_item:
-        is_fit = 0 <= own_count <= layout.number_count * PROPOSALS_COUNT_MAX and own_count % layout.number_count == 0
-    else:
-        is_fit = own_count == layout.number_count
-    if not is_fit:
+def _shape_with_items(data: bytes, layout: _Layout) -> _Shape:
+    """The shape that a message claims to have."""
+    own_count = (data[1] << 8 | data[2]) - 1 - _COUNT_IN_HEAD
+    if not 0 <= own_count <= layout.number_count * PROPOSALS_COUNT_MAX or own_count % layout.number_count:
         raise BadMessage(f"{layout.kind.name} of a wrong length")
-    struct, marks = _numbers_struct(count)
-    if len(data) < struct.size:
-        raise BadMessage("cut short in its numbers")
-    values = struct.unpack_from(data)
-    numbers = values[3::2]
-    if values[0] != _ARRAY_SHORT or values[2::2] != marks or min(numbers) < 0:
-        raise BadMessage("has something else for a number")
-    return numbers, struct.size
+    return _shape_of(own_count, has_tail=True)
 
 
 def _decode_item_head(data: bytes, offset: int, expected_mark: int) -> int:

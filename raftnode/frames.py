@@ -109,13 +109,6 @@ class FrameDecoder:
         """
         if self._broken is not None:
             raise BadFrame(self._broken)
-        try:
-            return self._feed(data)
-        except BadFrame as why:
-            self._broken = str(why)
-            raise
-
-    def _feed(self, data: bytes | memoryview) -> list[bytes]:
         messages: list[bytes] = []
         offset = 0
         if self._lacking_bytes:
@@ -179,11 +172,16 @@ class FrameDecoder:
 
     def _check_head(self, size_bytes: int, channel: int, more: int) -> None:
         if channel not in self._pieces or more > 1:
-            raise BadFrame(f"no such channel or flag: {channel}, {more}")
+            raise self._break(f"no such channel or flag: {channel}, {more}")
         if size_bytes > FRAME_BYTES_MAX:
-            raise BadFrame(f"a frame of {size_bytes} bytes, more than {FRAME_BYTES_MAX}")
+            raise self._break(f"a frame of {size_bytes} bytes, more than {FRAME_BYTES_MAX}")
         if more and not size_bytes:
-            raise BadFrame("an empty piece with more to follow")
+            raise self._break("an empty piece with more to follow")
         total_bytes = self._pieces_bytes[channel] + size_bytes
         if total_bytes > self.message_bytes_max:
-            raise BadFrame(f"a message of {total_bytes} bytes or more, the limit is {self.message_bytes_max}")
+            raise self._break(f"a message of {total_bytes} bytes or more, the limit is {self.message_bytes_max}")
+
+    def _break(self, why: str) -> BadFrame:
+        """What to raise now; the same is raised from now on."""
+        self._broken = why
+        return BadFrame(why)

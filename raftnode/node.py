@@ -214,6 +214,8 @@ class Node:
     @property
     def refuses_changes(self) -> bool:
         """Whether new changes shouldn't be submitted, since the leader has said that disks are full."""
+        if not self._somebody_is_full and not self._storage.disk_full:
+            return False
         leader = self.raft.leader_id
         if leader == self.options.server_id:
             return self._room.is_short()
@@ -420,7 +422,7 @@ class Node:
                 term, index = (run.term, run.last_index) if run is not None else (0, 0)
                 self.raft.step(Persisted(term, index, ready.hard_state), now_us)
                 self._room.check()
-            if any(received.chunk.done for received in ready.chunks_received):
+            if ready.chunks_received and any(received.chunk.done for received in ready.chunks_received):
                 self._snapshots.received()
 
     def _send(self, messages: list[Outgoing]) -> None:

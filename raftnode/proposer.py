@@ -130,7 +130,7 @@ class Proposer:
                 self._send(raft.leader_id, own)
             return
         if own:
-            self._queue.extend((raft.server_id, proposal) for proposal in own)
+            self._queue += [(raft.server_id, proposal) for proposal in own]
         if raft.accepts_submissions:
             self._put_into_log()
 

@@ -32,7 +32,7 @@ from raftnode.polling import READABLE, Poller, make_poller
 
 LINGER_US = 2_000
 SLICE_US = 5_000
-LOOK_US = 1_000
+LOOK_US = 2_000
 _NEVER_US = 1 << 62
 _SOURCES_MAX = 64
 """More of them would be served too, later."""

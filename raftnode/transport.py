@@ -184,10 +184,11 @@ class Transport:
         link = peer.link
         if link is not None and size_bytes <= self._direct_bytes_max and peer.outbox.is_empty:
             channel = Channel.URGENT if urgent and size_bytes <= URGENT_BYTES_MAX else Channel.BULK
+            head = frame_head(size_bytes, channel, more=False)
             if size_bytes < APART_BYTES_MIN:
-                self._send_now(peer, link, frame(message, channel))
+                self._send_now(peer, link, head + message)
             else:
-                self._send_now(peer, link, frame_head(size_bytes, channel, more=False), message)
+                self._send_now(peer, link, head, message)
             return True
         return self._queue(peer, message, urgent=urgent)
 

@@ -72,10 +72,6 @@ class Progress:
     """In SNAPSHOT: where the chunk under way begins."""
     chunk_sent: bool = False
 
-    def waits_for_commit_index(self, commit_index: int) -> bool:
-        """Whether the follower waits for an outcome and doesn't know yet that the log is committed so far."""
-        return self.commit_sent < self.commit_wanted and self.commit_sent < commit_index
-
     def probe(self, next_index: int) -> None:
         """Find out where the logs agree, beginning with ``next_index - 1``."""
         self.state = ProgressState.PROBE

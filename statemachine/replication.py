@@ -100,7 +100,8 @@ def send_what_is_due(raft: Raft) -> None:
             entries_sent = _send_entries(raft, server, progress, batches)
         if heartbeat or (contact and not entries_sent and thrift.asks(raft, server)):
             _send_heartbeat(raft, server, progress, empty, rested_since_us)
-        if progress.position_due or progress.waits_for_commit_index(commit_index):
+        # The second: it waits for an outcome and doesn't know yet that the log is committed so far.
+        if progress.position_due or (progress.commit_wanted > progress.commit_sent < commit_index):
             _send_position(raft, server, progress, empty)
     thrift.sent(raft, spared=spared)
 
@@ -365,7 +366,7 @@ def advance_leader_commit(raft: Raft) -> None:
     first_of_term = not raft.committed_in_term
     raft.advance_commit_index(index)
     for progress in raft.progress.values():
-        if progress.waits_for_commit_index(index):
+        if progress.commit_wanted > progress.commit_sent < index:
             raft.replication_due = True
     if first_of_term:
         reads.committed_in_term(raft)
