@@ -26,7 +26,7 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, cast
 
 import structlog
 import trio
@@ -203,10 +203,9 @@ class ClientLoop(Service):
         touched = self._touched
         if not touched:
             return
-        connections = touched[:]
+        connections = cast("list[SocketConnection]", touched[:])
         touched.clear()
         for connection in connections:
-            assert isinstance(connection, SocketConnection)
             output = connection.output
             if len(output) != 1 or connection.blocked or connection.closing:
                 if not connection.lost:

@@ -58,8 +58,7 @@ _LINE_SEARCH_BYTES: Final = LINE_BYTES_MAX + 2
 """A sound line has its LF within so many bytes: the longest line, CR and LF."""
 
 _is_plain_line: Final = re.compile(rb"[ -~]*\r?").fullmatch
-_match_write: Final = re.compile(rb"write ([!-~]{1,250}) ([0-9]{1,9})\r?\n").match
-_match_read: Final = re.compile(rb"read ([!-~]{1,250})\r?\n").match
+_match_frequent: Final = re.compile(rb"(?:read ([!-~]{1,250})|write ([!-~]{1,250}) ([0-9]{1,9}))\r?\n").match
 _is_visible: Final = re.compile(rb"[!-~]*").fullmatch
 
 _NO_CONTENT: Final = -1
@@ -238,17 +237,18 @@ def _plain_request(data: bytes, start: int, max_file_bytes: int) -> tuple[Reques
 
     A short way for those. None says nothing about the bytes: whatever they are, the long way leads to the same result.
     """
-    match = _match_write(data, start)
-    if match is not None:
-        name, numbytes = match.groups()
-        size_bytes = int(numbytes)
-        start = match.end()
-        end = start + size_bytes
-        if size_bytes > max_file_bytes or size_bytes > PART_BYTES or data[end : end + 2] != b"\r\n":
-            return None
-        return make_request((WRITE, name, 0, 0, data[start:end])), end + 2
-    match = _match_read(data, start)
-    return None if match is None else (make_request((READ, match[1], 0, 0, b"")), match.end())
+    match = _match_frequent(data, start)
+    if match is None:
+        return None
+    name, written_name, numbytes = match.groups()
+    start = match.end()
+    if name is not None:
+        return make_request((READ, name, 0, 0, b"")), start
+    size_bytes = int(numbytes)
+    end = start + size_bytes
+    if size_bytes > max_file_bytes or size_bytes > PART_BYTES or data[end : end + 2] != b"\r\n":
+        return None
+    return make_request((WRITE, written_name, 0, 0, data[start:end])), end + 2
 
 
 def parse_whole(data: bytes, max_file_bytes: int) -> Request | None:

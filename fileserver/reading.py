@@ -176,18 +176,19 @@ class StoreReader:
             waiter.answer_pieces(number, sized_reply(b"STATUS", [status]))
             return
         backend = self._backend
-        record = backend.store.lookup(request[1])
+        record = backend.store.lookup_raw(request[1])
         if record is None:
             waiter.answer(number, FILE_NOT_FOUND)
             return
         clock_us = 0
-        if record.deadline_us:
+        deadline_us = record[1]
+        if deadline_us:
             clock_us = backend.clock_us()
-            if record.deadline_us <= clock_us:
-                backend.wait_for_clock(record.deadline_us, self._evaluate_again(waiter, number, request))
+            if deadline_us <= clock_us:
+                backend.wait_for_clock(deadline_us, self._evaluate_again(waiter, number, request))
                 return
         if operation != READ:
-            waiter.answer(number, stat_reply(record, clock_us))
+            waiter.answer(number, stat_reply(Record._make(record), clock_us))
             return
         reply = contents_reply(record, clock_us)
         if isinstance(reply, bytes):

@@ -261,30 +261,35 @@ class ReplicatedBackend:
             return None
         return self._returning.until_us
 
-    def ask_for_reads(self) -> None:
-        """Ask for the barrier of reads that have gathered alone. For the beginning of a turn."""
-        if self._riders and self._gathered is None and self._is_ready():
-            self._is_told = False
-            now_us = self._now_us()
-            for reads in self._take_riders():
-                self._ask_for_barrier(reads, now_us)
-
     def has_gathered(self) -> bool:
-        """Whether something has gathered that is to go the next time that the node proposes. From now on it knows."""
-        if self._gathered is None or not self._is_ready():
+        """Whether changes have gathered that are to go the next time that the node proposes. From now on it knows.
+
+        Reads that have gathered without changes ask for their barrier.
+        """
+        if self._gathered is None:
+            if self._riders and self._is_ready():
+                self._ask_for_riders_barrier()
+            return False
+        if not self._is_ready():
             return False
         self._is_told = True
         return True
 
+    def _ask_for_riders_barrier(self) -> None:
+        self._is_told = False
+        now_us = self._now_us()
+        for reads in self._take_riders():
+            self._ask_for_barrier(reads, now_us)
+
     def submit_gathered(self) -> None:
-        """Hand over to the node what has gathered, unless that is to wait. For when the node is about to propose."""
+        """Hand over to the node what has gathered, of which `has_gathered` has told."""
         gathered = self._gathered
-        if gathered is not None and self._is_ready():
-            riders, self._gathered, self._is_told = self._take_riders(), None, False
-            number = next(self._numbers)
-            submission = self._node.submit(encode_batch(gathered.fields), partial(self._applied, number), wake=False)
-            self._pending[number] = _Pending(gathered, submission, self._now_us(), self._gathered_until_us, riders)
-            self._under_way += 1
+        assert gathered is not None, "it has been told of"
+        riders, self._gathered, self._is_told = self._take_riders(), None, False
+        number = next(self._numbers)
+        submission = self._node.submit(encode_batch(gathered.fields), partial(self._applied, number), wake=False)
+        self._pending[number] = _Pending(gathered, submission, self._now_us(), self._gathered_until_us, riders)
+        self._under_way += 1
 
     def _take_riders(self) -> list[ReadBatch]:
         riders, self._riders, self._rider_count = self._riders, [], 0

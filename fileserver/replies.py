@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from fileserver.commands import Refusal, Result
-from fileserver.records import Record, pieces_of
+from fileserver.records import RawRecord, Record, pieces_of
 
 OK: Final = b"OK\r\n"
 FILE_NOT_FOUND: Final = b"ERR_FILE_NOT_FOUND\r\n"
@@ -70,11 +70,11 @@ def remaining_seconds(deadline_us: int, clock_us: int) -> int:
     return max(1, -((clock_us - deadline_us) // _MICROSECONDS))
 
 
-def contents_reply(record: Record, clock_us: int) -> bytes | Sequence[bytes]:
+def contents_reply(record: RawRecord, clock_us: int) -> bytes | Sequence[bytes]:
     """Give the reply to a read: bytes, or pieces when the content is long."""
     version, deadline_us, size, content, _ = record
     exptime = remaining_seconds(deadline_us, clock_us) if deadline_us else 0
-    if size <= JOINED_BYTES_MAX and isinstance(content, bytes):
+    if size <= JOINED_BYTES_MAX and type(content) is bytes:
         return b"CONTENTS %d %d %d\r\n%b\r\n" % (version, size, exptime, content)
     return (b"CONTENTS %d %d %d\r\n" % (version, size, exptime), *pieces_of(content), b"\r\n")
 

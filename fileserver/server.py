@@ -97,7 +97,6 @@ async def _serve(
         clients = ClientLoop(backend, listen(server.client.host, server.client.port), reactor, _limits(config))
         backend.flush_replies = clients.flush
         node.observer = Observer(
-            turn_begins=backend.ask_for_reads,
             due_us=backend.due_us,
             has_gathered=backend.has_gathered,
             proposes=backend.submit_gathered,

@@ -115,6 +115,10 @@ class Store:
         record = self._table.records.get(name)
         return None if record is None else Record._make(record)
 
+    def lookup_raw(self, name: Name) -> RawRecord | None:
+        """The same as it is kept, which takes half as long."""
+        return self._table.records.get(name)
+
     def view(self, prefix: Name = b"") -> StoreView:
         """The files whose names begin with ``prefix`` as they are now, read in slices while the store goes on."""
         view = StoreView(self._table, prefix)

@@ -316,20 +316,23 @@ class Node:
     def turn(self) -> None:
         """Take all that has come, and do all that follows from it. For the driver."""
         now_us = self._now_us()
-        observer = self.observer
-        observer.turn_begins()
+        raft, observer, proposer = self.raft, self.observer, self._proposer
         self._take_inbox(now_us)
         self._notice_leader()
-        if not self._proposer.waits_for_others(now_us, has_gathered=observer.has_gathered()):
-            observer.proposes()
-            self._proposer.propose(now_us)
+        has_gathered = observer.has_gathered()
+        if not proposer.waits_for_others(now_us, has_gathered=has_gathered):
+            if has_gathered:
+                observer.proposes()
+            proposer.propose(now_us)
         if self._barriers.wants_number:
             self._begin_barrier(now_us)
-        self._carry_out(self.raft.ready())
+        if raft.has_output:
+            self._carry_out(raft.ready())
         while self._saved_readies:
             self._take_saved(now_us)
-            self._carry_out(self.raft.ready())
-        if self._apply_committed() and self._proposer.has_more:
+            if raft.has_output:
+                self._carry_out(raft.ready())
+        if self._apply_committed() and proposer.has_more:
             # What was applied has made room for more, or opened the session that it waits for.
             self.wake()
 

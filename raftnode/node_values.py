@@ -76,14 +76,12 @@ def _say_nothing(_event: str, **_details: object) -> None:
 class Observer:
     """Calls that a node makes so that others can follow what it does; all of them return at once."""
 
-    turn_begins: Callable[[], None] = _nothing
-    """The node is about to look at what it was given: whoever has gathered reads asks for their barrier now."""
     due_us: Callable[[], int | None] = _never
     """When a turn is wanted though nothing comes."""
     has_gathered: Callable[[], bool] = _no
-    """Somebody would submit something if the node proposed now."""
+    """Somebody would submit something if the node proposed now. Who has gathered reads asks for their barrier now."""
     proposes: Callable[[], None] = _nothing
-    """The node is about to propose what it was given: whoever has gathered something for it submits that now."""
+    """The node is about to propose what it was given: who has said that it has gathered something submits that now."""
     applied: Callable[[], None] = _nothing
     """Entries were applied, or reads let pass: replies can be sent."""
     leader_changed: Callable[[], None] = _nothing

@@ -63,7 +63,7 @@ class Proposer:
 
     def forward(self, sender: int, proposals: Proposals) -> None:
         """Another server wants these in the log; it sends them again elsewhere if this server doesn't lead."""
-        self._queue.extend((sender, proposal) for proposal in proposals.items)
+        self._queue += [(sender, proposal) for proposal in proposals.items]
 
     def leader_changed(self) -> None:
         """Another leader, or another term: what was proposed to the last one may not be in this one's log."""

@@ -180,6 +180,27 @@ class Raft:
         return drained
 
     @property
+    def has_output(self) -> bool:
+        """Whether ``ready`` would give anything: to ask costs less than an empty ready value."""
+        output = self.output
+        return bool(
+            output.messages
+            or output.messages_after_save
+            or output.runs
+            or self.replication_due
+            or self.heartbeat_due
+            or self.reads.gathering
+            or output.barriers
+            or self._hard_state_changed
+            or self.contact_due
+            or output.barriers_failed
+            or output.refused
+            or output.chunks_received
+            or output.chunks_to_send
+            or output.log_reset
+        )
+
+    @property
     def deadline_us(self) -> int:
         """When ``Timeout`` is to be stepped next."""
         if self.role is not Role.LEADER:

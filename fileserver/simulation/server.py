@@ -287,7 +287,6 @@ class SimulatedServer:
         self.backend.flush_replies = self._flush
         self.backend.gathered_bytes_enough = world.options.gathered_bytes_enough
         self.node.observer = Observer(
-            turn_begins=self.backend.ask_for_reads,
             due_us=self.backend.due_us,
             has_gathered=self.backend.has_gathered,
             proposes=self.backend.submit_gathered,

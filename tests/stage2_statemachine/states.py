@@ -131,7 +131,10 @@ def receive(raft: Raft, sender: ServerId, message: Message, after_us: int = 0) -
 def step(raft: Raft, event: Event, after_us: int = 0) -> Ready:
     """One event, and what follows from it."""
     raft.step(event, raft.now_us + after_us)
-    return raft.ready()
+    has_output = raft.has_output
+    ready = raft.ready()
+    assert has_output or ready == Ready(commit_index=raft.commit_index), "a ready value that nobody asks for"
+    return ready
 
 
 def sent(ready: Ready) -> list[tuple[ServerId, Message]]:

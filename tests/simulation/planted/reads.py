@@ -112,7 +112,7 @@ BUGS: Final[tuple[Bug, ...]] = (
         "A read says that a file is gone because the own clock says so, before the log does.",
         (
             "fileserver.reading:StoreReader.evaluate",
-            "backend.wait_for_clock(record.deadline_us, self._evaluate_again(waiter, number, request))",
+            "backend.wait_for_clock(deadline_us, self._evaluate_again(waiter, number, request))",
             "waiter.answer(number, FILE_NOT_FOUND)",
         ),
         conditions=Conditions(load=_READS | {"expires": 0.5}),
