@@ -33,7 +33,7 @@ import trio
 
 from fileserver.backend import Backend
 from fileserver.connection import Connection
-from fileserver.replies import TOO_MANY_CONNECTIONS
+from fileserver.replies import JOINED_BYTES_MAX, TOO_MANY_CONNECTIONS
 from fileserver.service import LINGER_SECONDS, Limits, Service, TimedConnection
 from raftnode.polling import READABLE, WRITABLE, make_poller
 from raftnode.reactor import Reactor
@@ -232,6 +232,8 @@ class ClientLoop(Service):
                 sent_bytes = connection.send(output[0])
             elif not output:
                 sent_bytes = 0
+            elif connection.unsent_bytes <= JOINED_BYTES_MAX:
+                sent_bytes = connection.send(b"".join(output))
             else:
                 sent_bytes = connection.socket.sendmsg(connection.next_output())
         except BlockingIOError:

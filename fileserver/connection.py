@@ -312,6 +312,9 @@ class Connection:
         """Take notice that so many bytes of `next_output` have been sent."""
         self.unsent_bytes -= size_bytes
         output = self.output
+        if not self.unsent_bytes:
+            output.clear()
+            return
         while size_bytes:
             buffer = output.popleft()
             if len(buffer) > size_bytes:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from fileserver.bench import generator
-from fileserver.bench.cases import CASES, CaseResult, Measured
+from fileserver.bench.cases import CASES, Case, CaseResult, Measured
 from fileserver.bench.local import NotReady, await_until, free_cluster
 from fileserver.config import Address
 from fileserver.processes import module_command
@@ -15,11 +15,13 @@ from fileserver.processes import module_command
 START_SECONDS = 20.0
 
 
-def measure_ceilings(seconds: float, tell: Callable[[str], None]) -> list[CaseResult]:
-    """One round of every case, on a server alone; ``tell`` is given a line about what is done. Raises NotReady."""
+def measure_ceilings(
+    seconds: float, tell: Callable[[str], None], cases: Sequence[Case] = tuple(CASES)
+) -> list[CaseResult]:
+    """One round of each case, on a server alone; ``tell`` is given a line about what is done. Raises NotReady."""
     results = []
     with server_alone() as (address, pid):
-        for case in CASES:
+        for case in cases:
             tell(f"one server alone: {case.name}")
             if case.load.read_percent:
                 generator.fill(case.load.at([address]))

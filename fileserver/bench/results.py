@@ -39,23 +39,32 @@ class TextTable:
         return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
-def cases_table(title: str, results: Sequence[CaseResult]) -> TextTable:
-    """A row for each case, with the medians of its rounds."""
+def cases_table(title: str, results: Sequence[CaseResult], ceilings: Sequence[CaseResult] = ()) -> TextTable:
+    """A row for each case, with the medians of its rounds.
+
+    With ceilings, what a server alone does in the same cases, it also tells how near each case comes to that: its share
+    of the throughput, and how many times the processor time an operation takes.
+    """
     rows = []
+    alone = {ceiling.name: ceiling.median for ceiling in ceilings}
     for result in results:
         median = result.median
-        rows.append(
-            (
-                result.name,
-                f"{median.per_second:,.0f}",
-                f"{median.p50_us / 1000:.2f}",
-                f"{median.p99_us / 1000:.2f}",
-                f"{median.server_us:.1f}",
-                f"{median.generator_us:.1f}",
-                f"{median.errors:,}",
-            )
+        row: tuple[str, ...] = (
+            result.name,
+            f"{median.per_second:,.0f}",
+            f"{median.p50_us / 1000:.2f}",
+            f"{median.p99_us / 1000:.2f}",
+            f"{median.server_us:.1f}",
+            f"{median.generator_us:.1f}",
+            f"{median.errors:,}",
         )
-    header = ("case", "op/s", "p50 ms", "p99 ms", "server CPU us/op", "generator CPU us/op", "errors")
+        if ceilings:
+            ceiling = alone[result.name]
+            row += (f"{median.per_second / ceiling.per_second:.0%}", f"{median.server_us / ceiling.server_us:.1f}")
+        rows.append(row)
+    header: tuple[str, ...] = ("case", "op/s", "p50 ms", "p99 ms", "server CPU us/op", "generator CPU us/op", "errors")
+    if ceilings:
+        header += ("op/s, of one server alone", "server CPU, times that of one alone")
     return TextTable(title, header, tuple(rows))
 
 
@@ -80,6 +89,8 @@ class SuiteResults:
     cases: tuple[CaseResult, ...]
     growth: tuple[GrowthResult, ...]
     other_counts: tuple[CaseResult, ...]
+    ceilings: tuple[CaseResult, ...] = ()
+    """Of the same cases, by one server alone."""
 
     def is_good(self) -> bool:
         """Whether there were no errors and every limit was kept."""
@@ -89,7 +100,7 @@ class SuiteResults:
     def tables(self) -> dict[str, TextTable]:
         """Those that aren't empty, by the names of their parts of a page."""
         every = {
-            "suite: cases": cases_table(f"{self.servers} servers, medians", self.cases),
+            "suite: cases": cases_table(f"{self.servers} servers, medians", self.cases, self.ceilings),
             "suite: growth": growth_table("how the cost grows", self.growth),
             "suite: other counts": cases_table("other numbers of servers, medians", self.other_counts),
         }
@@ -102,4 +113,5 @@ class SuiteResults:
             "cases": [result.to_json() for result in self.cases],
             "growth": [attrs.asdict(result) for result in self.growth],
             "other_counts": [result.to_json() for result in self.other_counts],
+            "ceilings": [result.to_json() for result in self.ceilings],
         }

@@ -44,6 +44,10 @@ LOG_BYTES_MAX = 16 << 20
 _RECEIVE_BYTES = 65_536
 _SESSION = 1
 WRITE, READ = "write", "read"
+_RECEIVE, _PARSE, _SEND = "receive requests (system calls)", "parse", "send replies (system calls)"
+_ENCODE, _APPLY, _LOOK_UP = "encode batch and entry", "apply, make replies", "look up, make replies"
+STEPS_OF_ONE_ALONE = frozenset({_RECEIVE, _PARSE, _ENCODE, _APPLY, _LOOK_UP, _SEND})
+"""What a server without others and without a disk does, too."""
 
 
 @attrs.frozen(slots=True)
@@ -166,17 +170,17 @@ class Walk:
         content = bytes(SIZE_BYTES)
         received = self._receive(WRITE, [b"write f%d %d\r\n%b\r\n" % (n, SIZE_BYTES, content) for n in self._numbers()])
         fields: list[Field] = []
-        with step(WRITE, "parse", "leader"):
+        with step(WRITE, _PARSE, "leader"):
             for data in received:
                 request = parse_whole(data, SIZE_BYTES)
                 assert request is not None, "a whole request"
                 fields += request  # type: ignore[arg-type]  # its content is bytes
         self._sequence += 1
-        with step(WRITE, "encode batch and entry", "leader"):
+        with step(WRITE, _ENCODE, "leader"):
             payload = encode_batch(fields)
             entry = entries.encode_batch(1, _SESSION, self._sequence, self._sequence - 1, payload)
         self._replicate(entry)
-        with step(WRITE, "apply, make replies", "leader"):
+        with step(WRITE, _APPLY, "leader"):
             results = self._replica.machine.apply(1, _SESSION, payload)
             replies = [change_reply(result) for result in results]
         self._send(WRITE, replies)
@@ -185,7 +189,7 @@ class Walk:
         """One pass of reads of what was written."""
         step, raft, now_us = self.stopwatch.step, self._cluster.leader, self._cluster.now_us
         received = self._receive(READ, [b"read f%d\r\n" % number for number in self._numbers()])
-        with step(READ, "parse", "leader"):
+        with step(READ, _PARSE, "leader"):
             requests = [parse_whole(data, SIZE_BYTES) for data in received]
         self._reads += 1
         with step(READ, "consensus: a barrier, its round", "leader"):
@@ -195,7 +199,7 @@ class Walk:
         self._take_answers(READ, answers)
         store = self._replica.machine
         assert isinstance(store, StoreMachine), "made above"
-        with step(READ, "look up, make replies", "leader"):
+        with step(READ, _LOOK_UP, "leader"):
             replies: list[bytes] = []
             for request in requests:
                 record = store.store.lookup(request.name) if request is not None else None
@@ -211,11 +215,11 @@ class Walk:
     def _receive(self, path: str, datas: list[bytes]) -> list[bytes]:
         for client, data in zip(self._connections.clients, datas, strict=True):
             client.sendall(data)
-        with self.stopwatch.step(path, "receive requests (system calls)", "leader"):
+        with self.stopwatch.step(path, _RECEIVE, "leader"):
             return [server.recv(_RECEIVE_BYTES) for server in self._connections.servers]
 
     def _send(self, path: str, replies: list[bytes]) -> None:
-        with self.stopwatch.step(path, "send replies (system calls)", "leader"):
+        with self.stopwatch.step(path, _SEND, "leader"):
             for server, reply in zip(self._connections.servers, replies, strict=True):
                 server.send(reply)
         for client in self._connections.clients:

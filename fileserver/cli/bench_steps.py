@@ -11,7 +11,7 @@ import click
 from fileserver.bench.ceilings import measure_ceilings
 from fileserver.bench.local import temporary_directory
 from fileserver.bench.results import TextTable, cases_table
-from fileserver.bench.steps import READ, WRITE, StepCost, costs
+from fileserver.bench.steps import READ, STEPS_OF_ONE_ALONE, WRITE, StepCost, costs
 from fileserver.cli.bench_output import check_writable, messages, wide_console
 from fileserver.cli.bench_suite import as_rich_table
 from fileserver.cli.common import CONTEXT_SETTINGS
@@ -52,7 +52,10 @@ def _tell(line: str) -> None:
 
 
 def _steps_table(passes: int) -> TextTable:
-    """A row for each step, and sums: of the leader, of one follower, of the leader and the two that it waits for."""
+    """A row for each step, and sums: of the leader, of one follower, of the leader and the two that it waits for.
+
+    And of those steps that a server alone takes as well.
+    """
     with temporary_directory() as directory:
         _tell("one request at a time")
         alone = costs(1, passes, directory)
@@ -64,10 +67,12 @@ def _steps_table(passes: int) -> TextTable:
         rows += [_row(path, one.step, one.where, [one], [many]) for one, many in pairs]
         leader = [pair for pair in pairs if pair[0].where == "leader"]
         follower = [pair for pair in pairs if pair[0].where != "leader"]
+        alone_too = [pair for pair in leader if pair[0].step in STEPS_OF_ONE_ALONE]
         for what, chosen in (
             ("all of the leader", leader),
             ("all of one follower", follower),
             ("leader and two followers", [*leader, *follower, *follower]),
+            ("what one server alone does, too", alone_too),
         ):
             rows.append(_row(path, what, "", [one for one, _ in chosen], [many for _, many in chosen]))
     header = (

@@ -15,6 +15,7 @@ import click
 from rich.table import Table
 
 from fileserver.bench.cases import CASES, READ_64, WRITE_64, CaseResult
+from fileserver.bench.ceilings import measure_ceilings
 from fileserver.bench.growth import GROWTH, Wishes, fresh_cluster, measure_cases
 from fileserver.bench.results import SuiteResults, TextTable
 from fileserver.cli.bench_output import check_writable, messages, wide_console
@@ -72,7 +73,7 @@ def suite(
     First come loads of 256-byte contents under 10,000 names: of so many clients, connected to the leader unless the
     name says any-server; -pipelined has 16 requests in flight for each, mixed has 80 % reads. Then what is to cost
     little more: files, snapshots, idle connections, no load at all, memory, the leader's death; each against a limit.
-    At last three and seven servers.
+    At last three and seven servers. Beside each load stands how near it comes to one server alone, without a disk.
 
     Everything is on this machine, the load generator included, so the figures are those of a machine shared by all
     servers. Exit status 1 if there were errors or a limit wasn't kept.
@@ -92,17 +93,19 @@ def suite(
 def _measure(names: tuple[str, ...], wishes: Wishes) -> SuiteResults:
     """Measure what is named. Raises NotReady, ProcessGone, OSError."""
     measured: tuple[CaseResult, ...] = ()
+    ceilings: tuple[CaseResult, ...] = ()
     cases = tuple(case for case in CASES if case.name in names)
     if cases:
         with fresh_cluster(wishes.servers) as cluster:
             measured = tuple(measure_cases(cluster, cases, wishes))
+        ceilings = tuple(measure_ceilings(wishes.seconds, wishes.tell, cases))
     growth = [result for name, measure in GROWTH.items() if name in names for result in measure(wishes)]
     others: list[CaseResult] = []
     for count in OTHER_COUNTS if OTHER_COUNTS_NAME in names else ():
         with fresh_cluster(count) as cluster:
             results = measure_cases(cluster, (WRITE_64, READ_64), wishes)
         others += [attrs.evolve(result, name=f"{result.name}, {count} servers") for result in results]
-    return SuiteResults(wishes.servers, measured, tuple(growth), tuple(others))
+    return SuiteResults(wishes.servers, measured, tuple(growth), tuple(others), ceilings)
 
 
 def as_rich_table(text_table: TextTable) -> Table:

@@ -50,4 +50,5 @@ def test_the_tables_of_the_program(tmp_path: Path) -> None:
     assert begin_mark("steps") in text
     assert begin_mark("ceilings") in text
     assert "leader and two followers" in text
+    assert "what one server alone does, too" in text
     assert all(f"| {case.name} |" in text for case in CASES)

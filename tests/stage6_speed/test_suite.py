@@ -133,6 +133,15 @@ def test_tables() -> None:
     assert json.loads(json.dumps(results.to_json()))["growth"][0]["limit"] == "2 KiB"
 
 
+def test_how_near_a_case_comes_to_one_server_alone() -> None:
+    alone = CaseResult("write-1", (attrs.evolve(ROUND, per_second=8_000.0, server_us=2.5),))
+    results = SuiteResults(5, (CaseResult("write-1", (ROUND,)),), (), (), (alone,))
+    header, _, row = results.tables()["suite: cases"].markdown().splitlines()
+    assert header.endswith("| errors | op/s, of one server alone | server CPU, times that of one alone |")
+    assert row.endswith("| 0 | 12% | 8.0 |")
+    assert results.to_json()["ceilings"][0]["name"] == "write-1"
+
+
 def test_what_is_good() -> None:
     bad_case = CaseResult("write-1", (attrs.evolve(ROUND, errors=1),))
     assert SuiteResults(5, (CaseResult("write-1", (ROUND,)),), (growth(is_ok=True),), ()).is_good()
