@@ -1,9 +1,9 @@
-"""Giving way before looking at what has come.
+"""Giving way before looking whether more has come.
 
-A process that is woken by a message runs at once, often in the place of whoever was just about to send it more. To give
-way first costs a microsecond when nobody else wants the core; when somebody does, more has come by the time that this
-process looks, and all of it shares one turn. With five servers and their clients on two cores, writes and reads so take
-less processor time and come sooner.
+What a server has sent in a turn has woken others, and some of these wait for its core. To give way to them before it
+looks for its next work costs a microsecond when nobody else wants the core; when somebody does, more has come by the
+time that this server looks, and all of it shares one turn. With five servers and their clients on two cores, reads and
+writes of clients of all servers so take less processor time and come sooner.
 """
 
 from __future__ import annotations

@@ -16,8 +16,8 @@ another task, an HTTP request) comes later by that time at most. An idle server 
 Other tasks have their turn when one can run, for which it looks every ``LOOK_US``, and every ``SLICE_US`` in any
 case; and whenever the reactor waits by Trio.
 
-Before it looks at what has come, a busy server gives way (:mod:`raftnode.giving_way`). One that was idle looks at once,
-and waits by Trio again after its turn without another look: more hardly comes, and caches are cold enough already.
+Before a busy server looks whether more has come while it was at work, it gives way (:mod:`raftnode.giving_way`). One
+that was waiting looks at once; and if it was idle, it waits by Trio again after its turn without another look.
 """
 
 from __future__ import annotations
@@ -70,7 +70,8 @@ class Reactor:
     """By their descriptors."""
     _poller: Poller = attrs.field(init=False)
     _turn_is_due: bool = attrs.field(default=False, init=False)
-    _sleep: trio.CancelScope | None = attrs.field(default=None, init=False)
+    _scope: trio.CancelScope | None = attrs.field(default=None, init=False)
+    """While it sleeps."""
     _is_busy: bool = attrs.field(default=False, init=False)
     """Events come so fast that it pays to linger."""
     _was_quick: bool = attrs.field(default=False, init=False)
@@ -92,13 +93,13 @@ class Reactor:
     def wake(self) -> None:
         """Have a turn taken, soon. May be called from within a turn, and from any task of the same thread."""
         self._turn_is_due = True
-        if self._sleep is not None:
-            self._sleep.cancel()
+        if self._scope is not None:
+            self._scope.cancel()
 
     def look_again(self) -> None:
         """The deadline may have come closer. May be called as ``wake`` may."""
-        if self._sleep is not None:
-            self._sleep.cancel()
+        if self._scope is not None:
+            self._scope.cancel()
 
     def close(self) -> None:
         """Let go of its own poller, once all sources are removed."""
@@ -109,12 +110,17 @@ class Reactor:
         sources = self._sources
         others_ran_us = others_looked_us = self.now_us()
         while True:
-            ready = self._ready_now(gives_way=True) if self._is_busy or self._turn_is_due else []
+            ready: list[tuple[int, int]] = []
+            if self._is_busy or self._turn_is_due:
+                give_way()
+                ready = self._ready_now()
             if not ready and not self._turn_is_due:
-                has_slept = await self._wait()
-                ready = self._ready_now(gives_way=not has_slept)
-                if has_slept:
-                    others_ran_us = others_looked_us = self.now_us()
+                if self._is_busy and self.may_linger():
+                    ready = self._linger()
+                else:
+                    if await self._sleep():
+                        others_ran_us = others_looked_us = self.now_us()
+                    ready = self._ready_now()
             for fd, _ in ready:
                 serve = sources.get(fd)
                 if serve is not None:  # Otherwise it was removed by one that was served before.
@@ -129,31 +135,31 @@ class Reactor:
                     await trio.lowlevel.checkpoint()
                     others_ran_us = now_us
 
-    def _ready_now(self, *, gives_way: bool) -> list[tuple[int, int]]:
-        if gives_way:
-            give_way()
+    def _ready_now(self) -> list[tuple[int, int]]:
         return self._poller.poll(0, _SOURCES_MAX)
 
-    async def _wait(self) -> bool:
-        """Until a source is ready or a turn is due, or for a little while; True if other tasks could run meanwhile."""
-        begun_us = self.now_us()
-        left_us = self.deadline_us() - begun_us
+    def _linger(self) -> list[tuple[int, int]]:
+        """Wait in the own poller until a source is ready, or the deadline has come, or for a little while."""
+        left_us = self.deadline_us() - self.now_us()
         if left_us <= 0:
+            return self._ready_now()
+        ready = self._poller.poll(min(left_us, LINGER_US) / 1e6, _SOURCES_MAX)
+        self._is_busy = bool(ready)
+        return ready
+
+    async def _sleep(self) -> bool:
+        """Wait by Trio until a source is ready, a turn is due, or the deadline has come; False if it has already."""
+        begun_us = self.now_us()
+        deadline_us = self.deadline_us()
+        if deadline_us <= begun_us:
             return False
-        if self._is_busy and self.may_linger():
-            self._is_busy = bool(self._poller.poll(min(left_us, LINGER_US) / 1e6, 1))
-            return False
-        await self._sleep_until(begun_us + left_us)
+        with trio.CancelScope(deadline=deadline_us / 1e6) as self._scope:
+            await trio.lowlevel.wait_readable(self._poller.fileno())
+        self._scope = None
         # Twice in a row: a single quick event, as the answer to a heartbeat, isn't followed by another.
         was_quick, self._was_quick = self._was_quick, self.now_us() < begun_us + LINGER_US
         self._is_busy = was_quick and self._was_quick
         return True
-
-    async def _sleep_until(self, deadline_us: int) -> None:
-        """Wait by Trio until a source is ready, somebody calls ``wake``, or the time has come."""
-        with trio.CancelScope(deadline=deadline_us / 1e6) as self._sleep:
-            await trio.lowlevel.wait_readable(self._poller.fileno())
-        self._sleep = None
 
 
 def _others_can_run() -> bool:

@@ -89,9 +89,9 @@ def lines_of(function: Callable[..., object], call: str) -> list[str]:
 
 def test_the_places_where_a_server_waits_are_where_they_are_looked_for() -> None:
     """They are told by their source."""
-    assert len(lines_of(Reactor._ready_now, GAVE_WAY_CALL)) == 1
+    assert len(lines_of(Reactor.run, GAVE_WAY_CALL)) == 1
     assert len(lines_of(Reactor._ready_now, POLLS_NOW_CALL)) == 1
-    (waits,) = lines_of(Reactor._wait, POLL_CALL)
+    (waits,) = lines_of(Reactor._linger, POLL_CALL)
     assert POLLS_NOW_CALL not in waits
     assert len(lines_of(EpollIOManager.get_events, POLL_CALL)) == 1
 
