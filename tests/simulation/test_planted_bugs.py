@@ -49,7 +49,7 @@ def test_there_are_enough_and_they_are_found_soon() -> None:
 class TestPatching:
     """What plants the bugs."""
 
-    HALF = Edit("statemachine.configuration:Configuration.is_quorum", ") > len", ") >= len")
+    HALF = Edit("statemachine.configuration:Configuration.is_quorum", ">= self.majority", ">= self.majority - 1")
 
     def test_a_bug_is_there_within_the_block_only(self) -> None:
         pair = Configuration(frozenset({1, 2}))
@@ -62,7 +62,7 @@ class TestPatching:
             pass
 
     def test_a_fragment_that_is_there_twice_is_told(self) -> None:
-        with pytest.raises(NotPlantable, match="2 times"), planted([Edit(self.HALF.function, "len(", "")]):
+        with pytest.raises(NotPlantable, match="2 times"), planted([Edit(self.HALF.function, "self.", "")]):
             pass
 
     @pytest.mark.parametrize("place", ["statemachine.raft:Raft.nothing", "statemachine.raft:Save"])
