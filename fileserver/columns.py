@@ -3,8 +3,8 @@
 Numbers are one byte string, of eight bytes each, little-endian; or 0 if all of them are. Byte strings are an array.
 
 All columns together are one array. They are encoded here, by one join of all parts: ``cbor2.dumps`` writes item by item
-into a buffer that grows, which takes twice as long for many short items, and more for long ones. The lengths of byte
-strings are written in four bytes, as CBOR allows, whatever they are.
+into a buffer that grows, which takes longer, for long items above all. The lengths of byte strings are written in four
+bytes, as CBOR allows, whatever they are.
 """
 
 from __future__ import annotations

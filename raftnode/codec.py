@@ -357,8 +357,10 @@ def decode(data: bytes) -> Envelope:
     numbers = values[1::2]
     if values[0::2] != marks or min(numbers) < 0:
         raise BadMessage("has something else for a number")
-    if numbers[0] != count or numbers[_COUNT_IN_HEAD] != layout.kind:
-        raise BadMessage(f"of unknown kind {numbers[_COUNT_IN_HEAD]}, or of a wrong length")
+    if numbers[0] != count:
+        raise BadMessage(f"{layout.kind.name} of a wrong length")
+    if numbers[_COUNT_IN_HEAD] != layout.kind:
+        raise BadMessage(f"of unknown kind {numbers[_COUNT_IN_HEAD]}")
     tail: bytes | tuple[bytes, ...] | None = None
     if layout.tail_of is None:
         if len(data) != offset:

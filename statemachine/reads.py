@@ -133,16 +133,14 @@ def confirm(raft: Raft) -> None:
     missing = raft.configuration.count_missing(answered)
     if missing > 1:
         return
-    confirmed = pending.confirming
-    if missing <= 0:
-        pending.confirming = []
-        thrift.confirmed(raft)
-    else:
+    confirmed, left = pending.confirming, []
+    if missing == 1:
         others = raft.configuration.voters.difference(answered)
-        pending.confirming = [read for read in confirmed if read.requester not in others]
+        left = [read for read in confirmed if read.requester not in others]
         confirmed = [read for read in confirmed if read.requester in others]
-        if not pending.confirming:
-            thrift.confirmed(raft)
+    pending.confirming = left
+    if not left:
+        thrift.confirmed(raft)
     for read in confirmed:
         if read.requester == raft.server_id:
             raft.output.barriers.append(BarrierConfirmed(read.barrier, read.read_index))

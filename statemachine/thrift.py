@@ -185,7 +185,7 @@ def choose(raft: Raft) -> None:
         and server in raft.configuration.voters
     ]
     if thrift.preferred and not thrift.slow_until_us and thrift.preferred.issubset(well):
-        return
+        return  # They are as many as it takes, and well.
     well.sort(
         key=lambda server: (
             thrift.slow_until_us.get(server, 0) > raft.now_us,

@@ -1,9 +1,9 @@
 """Values: classes whose objects are never changed once they are made.
 
-``attrs.frozen`` sees to that while the program runs, too, and therefore sets each field in a roundabout way: a message
-of six fields takes three times as long to make. Messages, events and the like are made in every turn of a server, so
-for them the type checker alone refuses to set a field. To it, ``value`` is ``attrs.frozen``; when the program runs, it
-makes the same class without the guard: compared and hashed by its fields.
+``attrs.frozen`` sees to that while the program runs, too, and therefore sets each field in a roundabout way, which is
+most of what it takes to make an object. Messages, events and the like are made in every turn of a server, so for them
+the type checker alone refuses to set a field. To it, ``value`` is ``attrs.frozen``; when the program runs, it makes the
+same class without the guard: compared and hashed by its fields.
 """
 
 from __future__ import annotations

@@ -11,9 +11,8 @@ from __future__ import annotations
 import math
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import FrameType
 
 from fileserver.simulation.loop import Loop
 
@@ -26,30 +25,40 @@ class TooLong(Exception):
 
 
 @contextmanager
-def bounded(loop: Loop, cpu_seconds: float) -> Iterator[None]:
-    """End what the loop runs by :class:`TooLong`, if it takes more than that; ``inf`` is no bound.
+def called_after(cpu_seconds: float, again_seconds: float, call: Callable[[], None]) -> Iterator[None]:
+    """Call that wherever the program is when it has taken so much processor time, and again whenever so much more.
 
-    Where signals can't be had, in a thread, there is none either.
+    What it raises comes up there. Where signals can't be had, in a thread, it isn't called.
     """
-    if cpu_seconds == math.inf or threading.current_thread() is not threading.main_thread():
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGPROF, lambda _signal, _frame: call())
+    signal.setitimer(signal.ITIMER_PROF, cpu_seconds, again_seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
+
+
+@contextmanager
+def bounded(loop: Loop, cpu_seconds: float) -> Iterator[None]:
+    """End what the loop runs by :class:`TooLong`, if it takes more than that; ``inf`` is no bound."""
+    if cpu_seconds == math.inf:
         yield
         return
     told = False
 
-    def end_it(_signal: int, _frame: FrameType | None) -> None:
+    def end_it() -> None:
         nonlocal told
         if told:
             raise_too_long()
         told = True
         loop.at(0, raise_too_long)
 
-    before = signal.signal(signal.SIGPROF, end_it)
-    signal.setitimer(signal.ITIMER_PROF, cpu_seconds, _AGAIN_SECONDS)
-    try:
+    with called_after(cpu_seconds, _AGAIN_SECONDS, end_it):
         yield
-    finally:
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        signal.signal(signal.SIGPROF, before)
 
 
 def raise_too_long() -> None:

@@ -11,16 +11,15 @@ ample for that and far below what a believed length field would take.
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import FrameType
 from typing import Final
 
 import attrs
+
+from fileserver.simulation.bound import called_after
 
 TIME_LIMIT_US: Final = 50_000
 MEMORY_CONSTANT_BYTES: Final = 1_000_000
@@ -44,18 +43,10 @@ class Watchdog:
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Does nothing in other threads than the main one, which alone gets signals."""
-        if threading.current_thread() is not threading.main_thread():
+        with called_after(HANG_SECONDS, HANG_SECONDS, self._look):
             yield
-            return
-        before = signal.signal(signal.SIGVTALRM, self._look)
-        signal.setitimer(signal.ITIMER_VIRTUAL, HANG_SECONDS, HANG_SECONDS)
-        try:
-            yield
-        finally:
-            signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-            signal.signal(signal.SIGVTALRM, before)
 
-    def _look(self, _signal: int, _frame: FrameType | None) -> None:
+    def _look(self) -> None:
         if self.count == self._seen:
             raise Hang(f"no end after {HANG_SECONDS:g} s")
         self._seen = self.count

@@ -13,6 +13,8 @@ from raftnode.frames import MESSAGE_BYTES_MAX
 from raftnode.links import Address
 from raftnode.os_network import OsNetwork, OsPoller
 from raftnode.polling import SelectorPoller, make_poller
+from raftnode.reactor import Reactor
+from raftnode.trio_runtime import monotonic_us
 from tests.stage3_raftnode.transports import start_on_ports
 
 LOCAL = Address("127.0.0.1", 0)
@@ -163,6 +165,58 @@ async def test_a_poller_names_the_links_that_have_data(make: Callable[[], pollin
     assert await poller.wait() == [0]
     poller.remove(ends[0][1])
     poller.close()
+    for dialled, accepted in ends:
+        dialled.close()
+        accepted.close()
+    listener.close()
+
+
+async def test_links_are_sources_of_a_reactor_while_they_are_served_by_it() -> None:
+    reactor = Reactor(now_us=monotonic_us)
+    network = OsNetwork(reactor)
+    listener = await network.listen(LOCAL)
+    ends = []
+    for _ in range(3):
+        dialled = await network.dial(listener.address)
+        ends.append((dialled, await listener.accept()))
+    poller = network.open_poller()
+    poller.add(ends[0][1], 0)
+    poller.add(ends[1][1], 1)
+    served: list[int] = []
+    news = trio.Event()
+
+    def serve(tokens: list[int]) -> None:
+        nonlocal news
+        served.extend(tokens)
+        for token in tokens:
+            assert ends[token][1].receive()
+        news.set()
+
+    async def serves(number: int) -> None:
+        nonlocal news
+        news = trio.Event()
+        ends[number][0].send(b"x")
+        await news.wait()
+
+    with trio.fail_after(PATIENCE_SECONDS):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(reactor.run)
+            nursery.start_soon(poller.run, serve)
+            await trio.testing.wait_all_tasks_blocked()
+            await serves(0)
+            poller.add(ends[2][1], 2)
+            poller.remove(ends[0][1])
+            ends[0][0].send(b"to nobody")
+            await serves(2)
+            await serves(1)
+            nursery.cancel_scope.cancel()
+        assert served == [0, 2, 1]
+        ends[1][0].send(b"one")
+        assert await poller.wait() == [1], "it goes on without the reactor"
+    for number in (1, 2):
+        poller.remove(ends[number][1])
+    poller.close()
+    reactor.close()
     for dialled, accepted in ends:
         dialled.close()
         accepted.close()

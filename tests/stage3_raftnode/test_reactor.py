@@ -218,3 +218,34 @@ async def test_it_lingers_only_while_events_come_fast_and_nothing_speaks_against
         await trio.testing.wait_all_tasks_blocked()
         assert len(lingered) == 1
         nursery.cancel_scope.cancel()
+
+
+async def test_it_gives_way_before_it_looks_for_more_but_not_when_it_was_idle(
+    pipe: Pipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gave_way: list[int] = []
+    turns: list[int] = []
+    monkeypatch.setattr(reactor_module, "give_way", lambda: gave_way.append(len(turns)))
+
+    def turn() -> None:
+        turns.append(1)
+        if len(turns) == 1:
+            reactor.wake()
+
+    clock = Clock()
+    reactor = Reactor(now_us=clock, turn=turn)
+    reactor.add(pipe.reading, pipe.serve)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(reactor.run)
+        await trio.testing.wait_all_tasks_blocked()
+        pipe.write(b"one")
+        await until(lambda: pipe.got == [b"one"])
+        await trio.testing.wait_all_tasks_blocked()
+        assert not gave_way
+        clock.us += LINGER_US  # So what comes now hasn't come fast.
+        reactor.wake()
+        await until(lambda: len(turns) == 2)
+        await trio.testing.wait_all_tasks_blocked()
+        assert gave_way == [1], "between the turn and the one that it asked for"
+        nursery.cancel_scope.cancel()
+    reactor.close()
