@@ -86,6 +86,7 @@ class Server:
     cluster: Cluster
     disk: SimulatedDisk
     run_blocking: Callable[..., Awaitable[Any]] = run_inline
+    now_us: Callable[[], int] = monotonic_us
     filesystem: FileSystem = attrs.field(init=False)
     boots: int = 0
     running: bool = False
@@ -144,6 +145,7 @@ class Server:
         )
         observer = Observer(applied=cluster.something_happened, leader_changed=self._leader_changed, log=self._say)
         runtime = TrioRuntime(self.run_blocking)
+        runtime.now_us = self.now_us
         self.node = Node(options, self.storage, recovered, self.machine, generator, observer, runtime)
         self.transport = Transport(
             identity=Hello(PROTOCOL_VERSION, "demo", self.server_id),
