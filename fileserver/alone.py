@@ -26,6 +26,7 @@ from fileserver.commands import PART, encode_batch
 from fileserver.service import Limits, raise_open_files_limit
 from fileserver.store import Store
 from raftnode.reactor import Reactor
+from raftnode.sleeping import make_sleeper
 from raftnode.trio_runtime import monotonic_us
 
 _SESSION: Final = 1
@@ -207,7 +208,7 @@ async def serve_alone(
     raise_open_files_limit()
     listeners = listen(host, port)
     backend = AloneBackend()
-    reactor = Reactor(now_us=monotonic_us)
+    reactor = Reactor(now_us=monotonic_us, make_sleeper=make_sleeper)
     loop = ClientLoop(backend, listeners, reactor, limits)
     port = listeners[0].getsockname()[1]
     try:

@@ -118,12 +118,24 @@ class ReplicatedBackend:
         """Something was handed over in this pass."""
         self._waiting_for_clock: list[tuple[int, int, int, ClockCallback]] = []  # A heap by deadline.
         self._upload_numbers = count(1)
+        self._is_watched = True
+        """Something waits, or did when `watch` looked last."""
+        self._something_waits = runtime.signal()
 
     async def watch(self) -> None:
-        """Answer what has waited for too long, until cancelled."""
+        """Answer what has waited for too long, until cancelled. While nothing waits, this sleeps, too."""
         while True:
+            if not (self._pending or self._gathered or self._riders or self._waiting_for_clock):
+                self._is_watched = False
+                self._something_waits = self._runtime.signal()
+                await self._something_waits.wait()
             await self._runtime.sleep(WATCH_US)
             self._give_up_what_is_late()
+
+    def _have_it_watched(self) -> None:
+        """Something may have begun to wait."""
+        self._is_watched = True
+        self._something_waits.set()
 
     # What a backend does
 
@@ -190,6 +202,8 @@ class ReplicatedBackend:
 
     def begin(self) -> None:
         """Have the node take its turn, if there is something for it."""
+        if not self._is_watched:
+            self._have_it_watched()
         if self._has_news:
             self._has_news = self._waits_anew = False
             self._node.act()
@@ -208,6 +222,7 @@ class ReplicatedBackend:
             return
         give_up_at_us = self._now_us() + self._timeout_us
         heappush(self._waiting_for_clock, (deadline_us, next(self._numbers), give_up_at_us, callback))
+        self._have_it_watched()
 
     def refusal(self) -> Failure | None:
         """Refuse changes when another server leads that clients are sent to, disks are full, or too much waits."""

@@ -11,7 +11,8 @@ A busy server waits for less than a millisecond, and to wait by Trio's scheduler
 own poller takes. So while events come that fast, the reactor *lingers*: it waits in its own poller for up to
 ``LINGER_US``, during which no other task runs. It does so only when no other task could run now, and when no blocking
 call is under way in a thread, whose end only Trio would see. Nothing at all is missed so; what else comes (a timer of
-another task, an HTTP request) comes later by that time at most. An idle server waits by Trio alone.
+another task, an HTTP request) comes later by that time at most. An idle server waits by Trio alone
+(:mod:`raftnode.sleeping`).
 
 Other tasks have their turn when one can run, for which it looks every ``LOOK_US``, and every ``SLICE_US`` in any
 case; and whenever the reactor waits by Trio.
@@ -29,6 +30,7 @@ import trio
 
 from raftnode.giving_way import give_way
 from raftnode.polling import READABLE, Poller, make_poller
+from raftnode.sleeping import ScopeSleeper, Sleeper
 
 LINGER_US = 2_000
 SLICE_US = 5_000
@@ -66,12 +68,12 @@ class Reactor:
     deadline_us: Callable[[], int] = _never
     """When a turn is due though nothing comes."""
     may_linger: Callable[[], bool] = _always
+    _make_sleeper: Callable[[Poller], Sleeper] = ScopeSleeper
     _sources: dict[int, Serve] = attrs.field(factory=dict, init=False)
     """By their descriptors."""
     _poller: Poller = attrs.field(init=False)
     _turn_is_due: bool = attrs.field(default=False, init=False)
-    _scope: trio.CancelScope | None = attrs.field(default=None, init=False)
-    """While it sleeps."""
+    _sleeper: Sleeper = attrs.field(init=False)
     _is_busy: bool = attrs.field(default=False, init=False)
     """Events come so fast that it pays to linger."""
     _was_quick: bool = attrs.field(default=False, init=False)
@@ -79,6 +81,7 @@ class Reactor:
 
     def __attrs_post_init__(self) -> None:
         self._poller = make_poller()
+        self._sleeper = self._make_sleeper(self._poller)
 
     def add(self, fd: int, serve: Serve) -> None:
         """Call ``serve`` whenever that descriptor is readable; a poller's is when something is ready there."""
@@ -93,16 +96,15 @@ class Reactor:
     def wake(self) -> None:
         """Have a turn taken, soon. May be called from within a turn, and from any task of the same thread."""
         self._turn_is_due = True
-        if self._scope is not None:
-            self._scope.cancel()
+        self._sleeper.end()
 
     def look_again(self) -> None:
         """The deadline may have come closer. May be called as ``wake`` may."""
-        if self._scope is not None:
-            self._scope.cancel()
+        self._sleeper.end()
 
     def close(self) -> None:
         """Let go of its own poller, once all sources are removed."""
+        self._sleeper.close()
         self._poller.close()
 
     async def run(self) -> None:
@@ -153,9 +155,7 @@ class Reactor:
         deadline_us = self.deadline_us()
         if deadline_us <= begun_us:
             return False
-        with trio.CancelScope(deadline=deadline_us / 1e6) as self._scope:
-            await trio.lowlevel.wait_readable(self._poller.fileno())
-        self._scope = None
+        await self._sleeper.sleep(deadline_us - begun_us)
         # Twice in a row: a single quick event, as the answer to a heartbeat, isn't followed by another.
         was_quick, self._was_quick = self._was_quick, self.now_us() < begun_us + LINGER_US
         self._is_busy = was_quick and self._was_quick
