@@ -15,6 +15,8 @@ Invariants
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import repeat
+from operator import add, mul
 from typing import TYPE_CHECKING, Final
 from zlib import crc32
 
@@ -25,6 +27,10 @@ from sortedcontainers import SortedList
 from fileserver.expiry import Deadlines
 from fileserver.records import Content, RawRecord, fingerprint
 
+_COLUMNS_MIN: Final = 8
+"""From so many on, files are written by column."""
+_NO_FILE: Final[RawRecord] = (0, 0, 0, b"", 0)
+"""What is no file has no fingerprint, and no size."""
 _REBUILD_RATIO: Final = 8
 """Listing all names anew costs about an eighth, per name, of taking one out of their list."""
 
@@ -67,31 +73,41 @@ class FileTable:
     def write_all(self, names: Sequence[bytes], contents: Sequence[bytes], sizes: Sequence[int], version: int) -> None:
         """Make each file this content, for good, the first under the version behind ``version``, in order.
 
-        The same as as many calls of `put`, which is what most of a server's work would be: for batches of plain writes
-        this takes half as long.
+        The same as as many calls of `put`, which is what most of a server's work would be.
         """
-        records, views = self.records, self.views
-        removed_bytes = change = 0
-        for name, content, size in zip(names, contents, sizes, strict=True):
-            version += 1
-            crc = crc32c(content)
-            name_crc = crc32(name)
-            old = records.get(name)
-            if views:
-                self._save_for_views(name, old)
-            change += (name_crc + crc) * version
-            if old is None:
-                self.names.add(name)
-            else:
-                old_version, old_deadline_us, old_size, _, old_crc = old
-                removed_bytes += old_size
-                change -= (name_crc + old_crc) * old_version
-                if old_deadline_us:
-                    change -= (old_deadline_us << 32) * old_version
-                    self.deadlines.remove(old_deadline_us, old_version, name)
-            records[name] = (version, 0, size, content, crc)
-        self.content_bytes += sum(sizes) - removed_bytes
-        self.digest += change
+        count = len(names)
+        versions = range(version + 1, version + 1 + count)
+        crcs = map(crc32c, contents)
+        if count < _COLUMNS_MIN:
+            for row in zip(names, versions, [0] * count, sizes, contents, crcs, strict=True):
+                self.put(*row)
+        else:
+            records = zip(versions, [0] * count, sizes, contents, crcs, strict=True)
+            self._replace(dict(zip(names, records, strict=True)))  # The last of each name is what stays.
+
+    def _replace(self, written: dict[bytes, RawRecord]) -> None:
+        """Make all these files so, which have no deadlines, whether they were there or not.
+
+        By column, so that the processor needn't wait for one file's memory before it asks for the next one's.
+        """
+        found = map(self.records.get, written, repeat(_NO_FILE))
+        old_versions, old_deadlines, old_sizes, _, old_crcs = zip(*found, strict=True)
+        new_versions, _, new_sizes, _, new_crcs = zip(*written.values(), strict=True)
+        if self.views:
+            for name in written:
+                self._save_for_views(name, self.records.get(name))
+        if 0 in old_versions:
+            self.names.update([name for name, version in zip(written, old_versions, strict=True) if not version])
+        if any(old_deadlines):
+            for name, version, deadline_us in zip(written, old_versions, old_deadlines, strict=True):
+                if deadline_us:
+                    self.deadlines.remove(deadline_us, version, name)
+                    self.digest -= (deadline_us << 32) * version
+        name_crcs = tuple(map(crc32, written))
+        self.digest += sum(map(mul, map(add, name_crcs, new_crcs), new_versions))
+        self.digest -= sum(map(mul, map(add, name_crcs, old_crcs), old_versions))
+        self.content_bytes += sum(new_sizes) - sum(old_sizes)
+        self.records.update(written)
 
     def remove(self, name: bytes) -> None:
         """Take a file away, which must be there."""

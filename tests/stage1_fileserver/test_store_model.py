@@ -82,6 +82,14 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(commands=st.lists(COMMANDS, max_size=8), session=SESSIONS, seconds=st.sampled_from([-1, 0, 0, 0.5, 1, 2]))
     def apply(self, commands: list[Command], session: int, seconds: float) -> None:
+        self._apply(commands, session, seconds)
+
+    @rule(writes=st.lists(st.builds(write, NAMES, st.binary(max_size=12)), max_size=20))
+    def write_many(self, writes: list[Command]) -> None:
+        """What the store does by column: often the same name more than once."""
+        self._apply(writes, 1, 0)
+
+    def _apply(self, commands: list[Command], session: int, seconds: float) -> None:
         clock_us = max(0, self.model.clock_us + int(seconds * SECOND_US))
         payload = encode(*commands)
         results = self.store.apply(clock_us, session, payload)
