@@ -1,8 +1,10 @@
 """When snapshots are made, which are kept, and what becomes of the log behind them.
 
-A snapshot is made whenever the log has grown by so many bytes since the last one. Then entries that it covers are
-dropped: in memory all but some that a follower a little behind may want, on disk all that the snapshot before it
-covers too, so that a server whose newest snapshot is damaged can still start.
+A snapshot is made whenever the log has grown by so many bytes since the last one; or, where that one was bigger, by its
+size, so that the snapshots of a big state cost in proportion to what changes (thesis 5.1.2), though never by more than
+`LOG_GROWTH_MAX` times as many, since the log is in memory. Then entries that it covers are dropped: in memory all but
+some that a follower a little behind may want, on disk all that the snapshot before it covers too, so that a server
+whose newest snapshot is damaged can still start.
 
 A follower that asks for a snapshot again which it had as a whole could not use it, so then the file is read through,
 and when it is damaged another one is made: the state in memory is well.
@@ -29,6 +31,7 @@ from statemachine.raft import Raft
 from statemachine.ready import ChunkToSend
 
 SNAPSHOTS_KEPT = 2
+LOG_GROWTH_MAX = 2
 KEPT_FRACTION = 4
 """A quarter of the log that leads to a snapshot stays in memory behind it."""
 NO_ROOM_PAUSE_US = 5_000_000
@@ -66,7 +69,7 @@ class SnapshotKeeper:
         self._snapshotter = Snapshotter(replica, storage, runtime)
         self._log_bytes = sum(len(entry) for run in recovered.runs for entry in run.entries)
         """Of entries since the last snapshot."""
-        self._log_bytes_max = log_bytes_max
+        self._log_bytes_max = self._due_log_bytes = log_bytes_max
         self._wanted = self._runtime.signal()
         self._received = self._runtime.signal()
         self._doubted = runtime.signal()
@@ -83,7 +86,7 @@ class SnapshotKeeper:
 
     def check(self) -> None:
         """See whether it is time for a snapshot."""
-        if self._log_bytes >= self._log_bytes_max:
+        if self._log_bytes >= self._due_log_bytes:
             self._wanted.set()
 
     def received(self) -> None:
@@ -119,7 +122,7 @@ class SnapshotKeeper:
         while True:
             await self._wanted.wait()
             self._wanted = self._runtime.signal()
-            if self.installing or not (self._is_damaged or self._log_bytes >= self._log_bytes_max):
+            if self.installing or not (self._is_damaged or self._log_bytes >= self._due_log_bytes):
                 continue
             try:
                 await self._make()
@@ -163,7 +166,9 @@ class SnapshotKeeper:
         self._say("snapshot made", index=meta.index, bytes=meta.size_bytes)
 
     def _note(self, meta: SnapshotMeta) -> None:
-        """Remember where the newest snapshots are; as many as storage keeps."""
+        """Remember where the newest snapshots are, as many as storage keeps; and when the next is due."""
+        wanted_bytes = min(meta.size_bytes, LOG_GROWTH_MAX * self._log_bytes_max)
+        self._due_log_bytes = max(self._log_bytes_max, wanted_bytes)
         self._on_disk[meta.index, meta.term] = meta
         while len(self._on_disk) > SNAPSHOTS_KEPT:
             del self._on_disk[next(iter(self._on_disk))]

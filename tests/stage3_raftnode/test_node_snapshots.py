@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 import trio
 from trio.testing import MockClock
 
 from raftnode.simulated_disk import Call
-from raftnode.snapshot_keeper import NO_ROOM_PAUSE_US
+from raftnode.snapshot_keeper import LOG_GROWTH_MAX, NO_ROOM_PAUSE_US
 from raftnode.storage import Storage
 from raftnode.trio_runtime import TrioRuntime
 from statemachine.roles import Options
@@ -70,7 +71,7 @@ async def test_logs_are_compacted_in_memory_and_on_disk(
         for each in cluster.running:
             log = each.node.raft.log
             assert log.last_index - log.first_index < 400
-            assert each.storage.log_bytes < 8 * LOG_BYTES
+            assert each.storage.log_bytes < 8 * LOG_GROWTH_MAX * LOG_BYTES
             assert len(snapshots(each)) == 2
             assert not temporary(each)
 
@@ -205,7 +206,7 @@ async def test_the_next_snapshot_is_made_before_the_log_begins_anew_behind_the_i
         cluster.network.heal_all()
         leader = await cluster.wait_leader(cluster.others(follower))
         await cluster.until(lambda: follower.has_said("snapshot installed"))
-        follower.node._snapshots._log_bytes_max = 100
+        follower.node._snapshots._due_log_bytes = 100
         await append_one_by_one(leader, 10, b"after")
         await cluster.until(lambda: follower.has_said("snapshot made"))
         await cluster.settle()
@@ -230,7 +231,7 @@ async def test_a_snapshot_of_a_term_that_was_not_saved_yet(autojump_clock: MockC
         await cluster.settle()
         follower.node._saver._runtime = TrioRuntime(slow_to_save)
         follower.node._saver._speed.average_us = 1e9
-        follower.node._snapshots._log_bytes_max = 100
+        follower.node._snapshots._due_log_bytes = 100
         term = leader.node.raft.current_term
         await leader.kill()
         await append_one_by_one(await cluster.wait_leader(cluster.others(follower)), 10, b"item")
@@ -380,3 +381,21 @@ async def test_a_snapshot_that_cannot_be_flushed_when_it_is_received(autojump_cl
         await cluster.settle()
         assert follower.has_said("a received snapshot could not be used")
         assert follower.has_said("snapshot installed")
+
+
+async def test_the_bigger_the_state_the_more_log_leads_to_the_next_snapshot_up_to_a_bound(
+    autojump_clock: MockClock,
+) -> None:
+    item_bytes = 500
+    async with open_cluster(1, snapshot_log_bytes=LOG_BYTES) as cluster:
+        server = await cluster.wait_leader()
+        await append_one_by_one(server, 400, bytes(item_bytes))
+        made = [details for event, details in server.said if event == "snapshot made"]
+        log_bytes = [
+            (int(str(after["index"])) - int(str(before["index"]))) * item_bytes for before, after in pairwise(made)
+        ]
+        sizes = [int(str(details["bytes"])) for details in made[:-1]]
+        assert sizes[-1] > LOG_GROWTH_MAX * 1.2 * LOG_BYTES
+        for size, grown in zip(sizes, log_bytes, strict=True):
+            assert grown >= min(size, LOG_GROWTH_MAX * 0.8 * LOG_BYTES) * 0.8
+            assert grown < LOG_GROWTH_MAX * 1.2 * LOG_BYTES + 5 * item_bytes
