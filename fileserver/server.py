@@ -17,6 +17,7 @@ from fileserver.alone import listen
 from fileserver.client_loop import ClientLoop
 from fileserver.config import Address, ClusterConfig, ServerConfig
 from fileserver.http import serve_http
+from fileserver.huge_pages import keep_in_huge_pages
 from fileserver.machine import StoreMachine
 from fileserver.replicated import ReplicatedBackend
 from fileserver.service import Limits, raise_open_files_limit
@@ -29,6 +30,7 @@ from raftnode.node_values import NodeOptions, Observer
 from raftnode.os_network import OsNetwork
 from raftnode.reactor import Reactor
 from raftnode.runtime import Runtime
+from raftnode.sleeping import make_sleeper
 from raftnode.storage import Recovered, SnapshotCorrupt, Storage, StorageIdentity
 from raftnode.transport import Transport
 from raftnode.trio_runtime import TrioRuntime, run_node
@@ -89,7 +91,11 @@ async def _serve(
     runtime = TrioRuntime()
     storage, node, store = await _recover(config, server_id, directory, runtime)
     reactor = Reactor(
-        now_us=runtime.now_us, turn=node.turn, deadline_us=node.deadline_us, may_linger=lambda: not runtime.is_blocking
+        now_us=runtime.now_us,
+        turn=node.turn,
+        deadline_us=node.deadline_us,
+        may_linger=lambda: not runtime.is_blocking,
+        make_sleeper=make_sleeper,
     )
     node.driven_by(reactor.wake, reactor.look_again)
     try:
@@ -110,6 +116,7 @@ async def _serve(
             await nursery.start(run_node, node, _transport(config, server, node, reactor))
             backend.start_soon = nursery.start_soon
             nursery.start_soon(backend.watch)
+            nursery.start_soon(keep_in_huge_pages, runtime.run_blocking)
             await nursery.start(clients.run)
             await nursery.start(serve_http, server.http.host, server.http.port, backend.status)
             _log.info("recovered", seconds=round(trio.current_time() - started_at, 3), files=store.files)

@@ -1,0 +1,131 @@
+"""Memory in huge pages: which ranges are worth it, and that the kernel makes them so."""
+
+from __future__ import annotations
+
+import mmap
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import trio
+
+from fileserver import huge_pages
+from fileserver.huge_pages import HUGE_BYTES, SETTING, HugePages, Range, joined, keep_in_huge_pages, own_ranges
+
+MAPS = """\
+00400000-00c00000 rw-p 00000000 fe:00 131   /usr/bin/python3.11
+01000000-01700000 rw-p 00000000 00:00 0     [heap]
+02100000-02500000 rw-p 00000000 00:00 0
+03000000-03400000 rw-p 00000000 00:00 0 \n\
+04000000-04400000 r-xp 00000000 00:00 0
+05000000-05400000 rw-s 00000000 00:00 0
+06000000-060ff000 rw-p 00000000 00:00 0
+7ffd00000000-7ffd00800000 rw-p 00000000 00:00 0   [stack]
+"""
+
+
+def is_possible() -> bool:
+    return SETTING.exists() and "[never]" not in SETTING.read_text()
+
+
+class TestRanges:
+    def test_those_of_whole_huge_pages_in_private_memory_that_is_no_file_s(self) -> None:
+        assert own_ranges(MAPS) == [
+            Range(0x1000000, 0x1600000),
+            Range(0x2200000, 0x2400000),
+            Range(0x3000000, 0x3400000),
+        ]
+
+    def test_this_process_has_some_that_can_be_read(self) -> None:
+        kept = mmap.mmap(-1, 4 * HUGE_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        found = own_ranges(Path("/proc/self/maps").read_text())
+        assert sum(each.end - each.start for each in found) >= 3 * HUGE_BYTES
+        kept.close()
+
+    @pytest.mark.parametrize(
+        ("places", "ranges"),
+        [([], []), ([1], [(1, 2)]), ([1, 2, 3], [(1, 4)]), ([1, 2, 4, 6, 7], [(1, 3), (4, 5), (6, 8)])],
+    )
+    def test_neighbours_are_one(self, places: list[int], ranges: list[tuple[int, int]]) -> None:
+        expected = [Range(start * HUGE_BYTES, end * HUGE_BYTES) for start, end in ranges]
+        assert joined(place * HUGE_BYTES for place in places) == expected
+
+
+FILL_AND_MAKE = """
+import mmap, sys
+from fileserver.huge_pages import HUGE_BYTES, HugePages
+
+def huge_kib():
+    with open("/proc/self/smaps_rollup") as lines:
+        return next(int(line.split()[1]) for line in lines if line.startswith("AnonHugePages"))
+
+used = mmap.mmap(-1, 17 * HUGE_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+for offset in range(0, len(used), mmap.PAGESIZE):
+    used[offset] = offset // mmap.PAGESIZE % 251
+hardly_used = mmap.mmap(-1, 17 * HUGE_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+for offset in range(0, len(hardly_used), HUGE_BYTES // 2):
+    hardly_used[offset] = 1
+pages = HugePages()
+assert pages.has_grown()
+before = huge_kib()
+pages.make()
+assert not pages.has_grown()
+for offset in range(0, len(used), mmap.PAGESIZE):
+    assert used[offset] == offset // mmap.PAGESIZE % 251
+print((huge_kib() - before) * 1024 // HUGE_BYTES)
+"""
+
+
+@pytest.mark.skipif(not is_possible(), reason="no huge pages here")
+def test_what_is_used_is_in_huge_pages_afterwards_and_as_it_was() -> None:
+    """In a process of its own, whose memory is known."""
+    done = subprocess.run(
+        [sys.executable, "-c", FILL_AND_MAKE], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert not done.stderr
+    made = int(done.stdout)
+    if not made:
+        pytest.skip("the kernel doesn't make any")
+    assert 12 <= made < 30, "16 or 17 of the first mapping, none of the second, and a few of the interpreter's"
+
+
+class TestKeeping:
+    async def test_nothing_is_done_where_they_are_turned_off(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        setting = tmp_path / "enabled"
+        setting.write_text("always madvise [never]\n")
+        monkeypatch.setattr(huge_pages, "SETTING", setting)
+        with pytest.raises(OSError, match="turned off"):
+            HugePages()
+        with trio.fail_after(30):
+            await keep_in_huge_pages()
+
+    async def test_nor_where_there_are_none(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(huge_pages, "SETTING", tmp_path / "enabled")
+        with trio.fail_after(30):
+            await keep_in_huge_pages()
+
+    @pytest.mark.skipif(not is_possible(), reason="no huge pages here")
+    async def test_they_are_made_at_once_and_whenever_memory_has_grown(
+        self, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+    ) -> None:
+        used = [10 * HUGE_BYTES]
+        made_at: list[int] = []
+        monkeypatch.setattr(HugePages, "_used_bytes", lambda _self: used[0])
+
+        async def note(make: Callable[[], None]) -> None:
+            made_at.append(used[0])
+            make()
+
+        nursery.start_soon(keep_in_huge_pages, note)
+        await trio.sleep(1)
+        assert made_at == [10 * HUGE_BYTES]
+        used[0] += huge_pages.GROWTH_BYTES - 1
+        await trio.sleep(2 * huge_pages.LOOK_SECONDS)
+        assert len(made_at) == 1
+        used[0] += 1
+        await trio.sleep(huge_pages.LOOK_SECONDS)
+        assert made_at == [10 * HUGE_BYTES, 10 * HUGE_BYTES + huge_pages.GROWTH_BYTES]
