@@ -114,7 +114,7 @@ class ClusterConfig:
     request_timeout_us: int = 15_000_000
     """After that long without an outcome a request is answered by an error."""
     snapshot_log_bytes: int = 64 * 1024 * 1024
-    """A snapshot is taken whenever the log has grown by this much; by up to twice as much if the last one was bigger."""
+    """A snapshot is taken whenever the log has grown by this much; up to twice as much if the last one was bigger."""
     forward: bool = True
     """Whether a server that doesn't lead passes requests on, rather than redirect the client."""
     idle_timeout_us: int = 0
