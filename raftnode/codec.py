@@ -35,6 +35,7 @@ from typing import Any, TypeAlias
 
 import attrs
 
+from raftnode.direct_io import Chunk
 from raftnode.proposals import Proposals, Propose
 from statemachine import messages
 from statemachine.messages import (
@@ -338,8 +339,8 @@ def encode(message: PeerMessage, clock_us: int, flags: int) -> bytes:
     return b"".join(parts)
 
 
-def decode(data: bytes) -> Envelope:
-    """The message that the bytes say.
+def decode(data: Chunk) -> Envelope:
+    """The message that the bytes say, which may be changed afterwards.
 
     Raises:
         BadMessage: they are not exactly one message of the shape that the module describes.
@@ -374,7 +375,7 @@ def decode(data: bytes) -> Envelope:
     return Envelope(numbers[1], numbers[2], layout.build(numbers[1 + _COUNT_IN_HEAD :], tail))
 
 
-def _shape_with_items(data: bytes, layout: _Layout) -> _Shape:
+def _shape_with_items(data: Chunk, layout: _Layout) -> _Shape:
     """The shape that a message claims to have."""
     own_count = (data[1] << 8 | data[2]) - 1 - _COUNT_IN_HEAD
     if not 0 <= own_count <= layout.number_count * PROPOSALS_COUNT_MAX or own_count % layout.number_count:
@@ -382,7 +383,7 @@ def _shape_with_items(data: bytes, layout: _Layout) -> _Shape:
     return _shape_of(own_count, has_tail=True)
 
 
-def _decode_item_head(data: bytes, offset: int, expected_mark: int) -> int:
+def _decode_item_head(data: Chunk, offset: int, expected_mark: int) -> int:
     """The length that the item at the offset declares: of its bytes, or of its items."""
     if len(data) < offset + _ITEM_HEAD_BYTES:
         raise BadMessage("cut short before its tail")
@@ -392,15 +393,15 @@ def _decode_item_head(data: bytes, offset: int, expected_mark: int) -> int:
     return int(length)
 
 
-def _decode_bytes(data: bytes, offset: int) -> bytes:
+def _decode_bytes(data: Chunk, offset: int) -> bytes:
     size_bytes = _decode_item_head(data, offset, _BYTES)
     offset += _ITEM_HEAD_BYTES
     if len(data) != offset + size_bytes:
         raise BadMessage("tail of a wrong length")
-    return data[offset:]
+    return bytes(data[offset:])
 
 
-def _decode_byte_strings(data: bytes, offset: int) -> tuple[bytes, ...]:
+def _decode_byte_strings(data: Chunk, offset: int) -> tuple[bytes, ...]:
     count = _decode_item_head(data, offset, _ARRAY)
     offset += _ITEM_HEAD_BYTES
     end = len(data)
@@ -415,7 +416,7 @@ def _decode_byte_strings(data: bytes, offset: int) -> tuple[bytes, ...]:
         offset = start + size_bytes
         if mark != _BYTES or offset > end:
             raise BadMessage("tail holds something else than whole byte strings")
-        items.append(data[start:offset])
+        items.append(bytes(data[start:offset]))
     if offset != end:
         raise BadMessage("goes on behind its end")
     return tuple(items)

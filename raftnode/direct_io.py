@@ -24,7 +24,7 @@ Chunk: TypeAlias = bytes | bytearray | memoryview
 """Bytes that can be written."""
 BLOCK_BYTES: Final = 4096
 """What offsets and lengths are multiples of. What wants more than that refuses the write, and gets plain ones."""
-BUFFER_BYTES: Final = 512 * 1024
+BUFFER_BYTES: Final = 1024 * 1024
 _FLAG: Final[int] = getattr(os, "O_DIRECT", 0)
 _ZEROS: Final = bytes(2 * BLOCK_BYTES)
 ZEROS_BEHIND_MAX: Final = BLOCK_BYTES

@@ -15,16 +15,22 @@ from __future__ import annotations
 from enum import IntEnum
 from struct import Struct
 
-FRAME_BYTES_MAX = 256 * 1024
-"""Most bytes in one piece."""
+from raftnode.direct_io import Chunk
+
+FRAME_BYTES_MAX = 1024 * 1024
+"""Most bytes in one piece: nearly every message is one, and none waits long behind one."""
 MESSAGE_BYTES_MAX = 128 * 1024 * 1024
 """Most bytes in one message, unless a decoder or an outbox is told otherwise."""
 
-_CHUNKS_MAX = 64
-"""In so many chunks a frame's beginning is kept at most."""
-
 _HEAD = Struct(">IBB")
 HEAD_BYTES = _HEAD.size
+ROOM_BYTES_MIN = 4096
+"""A decoder has room for that much more at any time."""
+VIEW_BYTES_MIN = 16 * 1024
+"""A message of so many bytes is given as a view of where it lies: to copy a smaller one costs less than it saves."""
+_BUFFER_BYTES_MIN = 2 * ROOM_BYTES_MIN
+_BUFFER_BYTES_MAX = 2 * (HEAD_BYTES + FRAME_BYTES_MAX)
+"""Room for the beginning of a frame, and for as much again."""
 _pack_head = _HEAD.pack
 _unpack_head = _HEAD.unpack_from
 
@@ -62,122 +68,106 @@ def frame(message: bytes, channel: Channel = Channel.BULK) -> bytes:
 class FrameDecoder:
     """From chunks of a stream to messages.
 
-    Chunks are kept as they came and joined once, when the rest is there, so nothing is copied more often than that.
+    What arrives is put into a buffer of the decoder's own (:meth:`room`), and messages are taken from where they lie
+    there: big ones are views, which nobody has copied.
 
     Invariants: between two calls, what is kept is less than one frame plus, for each channel, less than
-    ``message_bytes_max`` bytes, all of which have arrived.
+    ``message_bytes_max`` bytes, all of which have arrived. What has come of a frame stands in a row.
     """
 
-    __slots__ = (
-        "_body",
-        "_broken",
-        "_channel",
-        "_head",
-        "_lacking_bytes",
-        "_more",
-        "_pieces",
-        "_pieces_bytes",
-        "message_bytes_max",
-    )
+    __slots__ = ("_broken", "_buffer", "_end", "_start", "_unfinished", "_view", "message_bytes_max")
 
     def __init__(self, message_bytes_max: int = MESSAGE_BYTES_MAX) -> None:
         self.message_bytes_max = message_bytes_max
-        self._head = b""
-        """The beginning of a head whose end has not come."""
-        self._lacking_bytes = 0
-        """How much has not come of a frame of which the head has; 0 if there is none."""
-        self._channel = 0
-        self._more = 0
-        """What that head says."""
-        self._body: list[bytes | memoryview] = []
-        """What has come of that frame."""
-        self._pieces: dict[int, list[bytes]] = {Channel.BULK: [], Channel.URGENT: []}
-        """What has come, in chunks, of the whole pieces of each channel's unfinished message."""
-        self._pieces_bytes = dict.fromkeys(self._pieces, 0)
+        self._take_buffer(_BUFFER_BYTES_MIN)
+        self._start = 0
+        """Where what has come of the next frame begins in the buffer."""
+        self._end = 0
+        self._unfinished: dict[int, list[bytes]] = {Channel.BULK: [], Channel.URGENT: []}
+        """The whole pieces of each channel's unfinished message."""
         self._broken: str | None = None
 
     @property
     def is_between_messages(self) -> bool:
         """True when nothing has come of the next message."""
-        return not self._head and not self._lacking_bytes and not any(self._pieces.values())
+        return self._start == self._end and not any(self._unfinished.values())
 
-    def feed(self, data: bytes | memoryview) -> list[bytes]:
-        """The messages that are complete now, in order. ``data`` may be changed afterwards.
+    def room(self) -> memoryview:
+        """Where what arrives next is to be put, `ROOM_BYTES_MIN` at least. It may be where messages were, as views."""
+        if self._start == self._end:
+            self._start = self._end = 0
+        elif len(self._buffer) - self._end < ROOM_BYTES_MIN:
+            rest = self._view[self._start : self._end]
+            if len(self._buffer) < _BUFFER_BYTES_MAX:
+                self._take_buffer(_BUFFER_BYTES_MAX)
+            self._view[: len(rest)] = rest
+            self._start, self._end = 0, len(rest)
+        return self._view[self._end :]
+
+    def received(self, size_bytes: int) -> list[Chunk]:
+        """So much has been put into the room: the messages that are complete now, in order. Views hold till `room`.
 
         Raises:
             BadFrame: on what is no frame, now and from then on.
         """
         if self._broken is not None:
             raise BadFrame(self._broken)
-        messages: list[bytes] = []
-        offset = 0
-        if self._lacking_bytes:
-            offset = self._complete_body(data, messages)
-        elif self._head:
-            # Seldom: a head has been cut, and so there are only a few bytes of it.
-            data = b"".join((self._head, data))
-            self._head = b""
-        end = len(data)
-        while end - offset >= HEAD_BYTES:
-            size_bytes, channel, more = _unpack_head(data, offset)
+        end = self._end = self._end + size_bytes
+        view = self._view
+        messages: list[Chunk] = []
+        while end - self._start >= HEAD_BYTES:
+            piece_bytes, channel, more = _unpack_head(view, self._start)
             if (
                 more
                 or channel > _LAST_CHANNEL
-                or size_bytes > self.message_bytes_max
-                or size_bytes > FRAME_BYTES_MAX
-                or self._pieces[channel]
+                or piece_bytes > self.message_bytes_max
+                or piece_bytes > FRAME_BYTES_MAX
+                or self._unfinished[channel]
             ):
-                self._check_head(size_bytes, channel, more)
-            start = offset + HEAD_BYTES
-            offset = start + size_bytes
-            if offset > end:
-                self._channel, self._more = channel, more
-                self._lacking_bytes = offset - end
-                self._body.append(bytes(data[start:end]))
-                return messages
-            if more or self._pieces[channel]:
-                self._add_piece([data[start:offset]], channel, more, messages)
+                self._check_head(piece_bytes, channel, more)
+            begin = self._start + HEAD_BYTES
+            if begin + piece_bytes > end:
+                break
+            self._start = begin + piece_bytes
+            piece = view[begin : self._start]
+            if more:
+                self._unfinished[channel].append(bytes(piece))
+            elif self._unfinished[channel]:
+                messages.append(b"".join((*self._unfinished[channel], piece)))
+                self._unfinished[channel].clear()
             else:
-                messages.append(bytes(data[start:offset]))
-        if offset < end:
-            self._head = bytes(data[offset:end])
+                messages.append(piece if piece_bytes >= VIEW_BYTES_MIN else bytes(piece))
         return messages
 
-    def _complete_body(self, data: bytes | memoryview, messages: list[bytes]) -> int:
-        """Takes from ``data`` what the unfinished frame lacks; where the rest begins."""
-        body = self._body
-        lacking_bytes = self._lacking_bytes
-        if len(data) < lacking_bytes:
-            if len(body) == _CHUNKS_MAX:
-                body[:] = [b"".join(body)]
-            body.append(bytes(data))
-            self._lacking_bytes -= len(data)
-            return len(data)
-        body.append(data[:lacking_bytes])
-        self._lacking_bytes = 0
-        self._add_piece(body, self._channel, self._more, messages)
-        body.clear()
-        return lacking_bytes
+    def feed(self, data: Chunk) -> list[bytes]:
+        """The messages that are complete with these bytes, in order.
 
-    def _add_piece(self, chunks: list[bytes | memoryview], channel: int, more: int, messages: list[bytes]) -> None:
-        """A piece is whole, in chunks, and with it perhaps its message."""
-        pieces = self._pieces[channel]
-        if more:
-            pieces += map(bytes, chunks)
-            self._pieces_bytes[channel] += sum(map(len, chunks))
-        else:
-            messages.append(b"".join((*pieces, *chunks)))
-            pieces.clear()
-            self._pieces_bytes[channel] = 0
+        Raises:
+            BadFrame: on what is no frame, now and from then on.
+        """
+        messages: list[bytes] = []
+        left = memoryview(data)
+        while True:
+            room = self.room()
+            taken = left[: len(room)]
+            room[: len(taken)] = taken
+            messages += map(bytes, self.received(len(taken)))
+            left = left[len(taken) :]
+            if not left:
+                return messages
+
+    def _take_buffer(self, size_bytes: int) -> None:
+        self._buffer = bytearray(size_bytes)
+        self._view = memoryview(self._buffer)
 
     def _check_head(self, size_bytes: int, channel: int, more: int) -> None:
-        if channel not in self._pieces or more > 1:
+        if channel not in self._unfinished or more > 1:
             raise self._break(f"no such channel or flag: {channel}, {more}")
         if size_bytes > FRAME_BYTES_MAX:
             raise self._break(f"a frame of {size_bytes} bytes, more than {FRAME_BYTES_MAX}")
         if more and not size_bytes:
             raise self._break("an empty piece with more to follow")
-        total_bytes = self._pieces_bytes[channel] + size_bytes
+        total_bytes = sum(map(len, self._unfinished[channel])) + size_bytes
         if total_bytes > self.message_bytes_max:
             raise self._break(f"a message of {total_bytes} bytes or more, the limit is {self.message_bytes_max}")
 

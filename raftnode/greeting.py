@@ -79,12 +79,12 @@ async def _receive_first(link: Link) -> bytes:
     """
     decoder = FrameDecoder(HELLO_BYTES_MAX)
     while True:
-        data = link.receive()
-        if data is None:
+        size_bytes = link.receive_into(decoder.room())
+        if size_bytes is None:
             await link.wait_readable()
-        elif not data:
+        elif not size_bytes:
             raise ConnectionAbortedError("closed before hello was said")
-        elif messages := decoder.feed(data):
+        elif messages := decoder.received(size_bytes):
             if len(messages) > 1 or not decoder.is_between_messages:
                 raise BadFrame("said more than hello")
-            return messages[0]
+            return bytes(messages[0])

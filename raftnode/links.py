@@ -17,9 +17,6 @@ from typing import Any, NamedTuple, Protocol
 
 from raftnode.direct_io import Chunk
 
-RECEIVE_BYTES = 256 * 1024
-"""Most bytes that one ``receive`` gives."""
-
 
 class Address(NamedTuple):
     """Where a server listens."""
@@ -56,10 +53,8 @@ class Link(Protocol):
         """The other side's host, for people."""
         ...
 
-    def receive(self) -> bytes | memoryview | None:
-        """What has arrived, at most RECEIVE_BYTES; None when nothing has, ``b""`` when nothing ever will.
-
-        It may be changed by the next call, of any link.
+    def receive_into(self, room: memoryview) -> int | None:
+        """Puts what has arrived into the room and says how much that is; None: nothing has, 0: nothing ever will.
 
         Raises:
             OSError: the connection is broken.
@@ -79,7 +74,7 @@ class Link(Protocol):
         ...
 
     async def wait_readable(self) -> None:
-        """Until ``receive`` may give more than None. Not for a link that a poller watches.
+        """Until ``receive_into`` may give more than None. Not for a link that a poller watches.
 
         Raises:
             trio.ClosedResourceError: the link was closed meanwhile.
@@ -132,7 +127,7 @@ class Poller(Protocol):
         ...
 
     async def wait(self) -> list[Any]:
-        """The tokens of the links for which ``receive`` gives more than None; at least one."""
+        """The tokens of the links for which ``receive_into`` gives more than None; at least one."""
         ...
 
     def ready_now(self) -> list[Any]:

@@ -28,7 +28,7 @@ import trio
 
 from raftnode.direct_io import Chunk
 from raftnode.frames import FRAME_BYTES_MAX, HEAD_BYTES, parse_head
-from raftnode.links import RECEIVE_BYTES, Address, Link, serve_as_they_come
+from raftnode.links import Address, Link, serve_as_they_come
 
 PIPE_BYTES_MAX = 4 * 1024 * 1024
 """How many bytes may be under way in one direction of a link."""
@@ -136,16 +136,20 @@ class _Pipe:
         for data in held:
             self.put_chunk(data)
 
-    def take(self) -> bytes | None:
-        """What has arrived; None if nothing has."""
+    def take(self, bytes_max: int) -> bytes | None:
+        """What has arrived, at most so much; None if nothing has, nothing at the end."""
         now = trio.current_time()
         taken: list[bytes] = []
         taken_bytes = 0
-        while self.chunks and self.chunks[0][0] <= now and taken_bytes < RECEIVE_BYTES:
-            data = self.chunks[0][1]
+        while self.chunks and self.chunks[0][0] <= now and taken_bytes < bytes_max:
+            arrival, data = self.chunks[0]
             if not data:  # the end, which stays
                 return b"".join(taken)
             self.chunks.popleft()
+            if taken_bytes + len(data) > bytes_max:
+                size_bytes = bytes_max - taken_bytes
+                self.chunks.appendleft((arrival, data[size_bytes:]))
+                data = data[:size_bytes]
             taken.append(data)
             taken_bytes += len(data)
         if not taken:
@@ -188,11 +192,15 @@ class MemoryLink:
         """What the other side sends."""
         return self._incoming
 
-    def receive(self) -> bytes | None:
+    def receive_into(self, room: memoryview) -> int | None:
         """See :class:`raftnode.links.Link`."""
         if self._incoming.is_reset:
             raise ConnectionResetError("reset")
-        return self._incoming.take()
+        data = self._incoming.take(len(room))
+        if data is None:
+            return None
+        room[: len(data)] = data
+        return len(data)
 
     def send(self, data: bytes | memoryview) -> int:
         """See :class:`raftnode.links.Link`."""

@@ -30,6 +30,7 @@ from typing import Any, TypeAlias
 import attrs
 import trio
 
+from raftnode.direct_io import Chunk
 from raftnode.hello import PROTOCOL_VERSION, Hello
 from raftnode.links import Address, Network
 from raftnode.os_network import OsNetwork
@@ -166,8 +167,8 @@ class Messenger:
     def _on_connect(self, _peer: int) -> None:
         self._changed.unpark_all()
 
-    def _deliver(self, sender: int, messages: list[bytes]) -> None:
-        received = deque((sender, message) for message in messages)
+    def _deliver(self, sender: int, messages: list[Chunk]) -> None:
+        received = deque((sender, bytes(message)) for message in messages)
         if not self._overflow:
             try:
                 while received:

@@ -25,13 +25,14 @@ order, each once; a submission's result is told once.
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import attrs
 
 from raftnode import codec
 from raftnode.barriers import BarrierPassed, Barriers
 from raftnode.cluster_clock import ClusterClock
+from raftnode.direct_io import Chunk
 from raftnode.node_values import Flag, NodeOptions, Observer, PeerStatus, Sender
 from raftnode.proposals import Proposals
 from raftnode.proposer import Proposer
@@ -130,7 +131,7 @@ class Node:
         )
         self._room = RoomKeeper(self.raft, storage, self._step, self._say, self._flags_of, runtime)
         self._transport: Sender | None = None
-        self._inbox: list[tuple[int, list[bytes]]] = []
+        self._inbox: list[tuple[int, codec.Envelope]] = []
         self._connected_again: list[int] = []
         self._work = self._signal()
         self._sleeps_until_us = 0
@@ -239,14 +240,18 @@ class Node:
 
     # For the transport
 
-    def deliver(self, sender: int, messages: list[bytes]) -> None:
+    def deliver(self, sender: int, messages: Sequence[Chunk]) -> None:
         """Messages have come; the driver is woken."""
-        self._inbox.append((sender, messages))
+        self.put_into_inbox(sender, messages)
         self.wake()
 
-    def put_into_inbox(self, sender: int, messages: list[bytes]) -> None:
-        """Messages have come, and :meth:`act` will be called."""
-        self._inbox.append((sender, messages))
+    def put_into_inbox(self, sender: int, messages: Sequence[Chunk]) -> None:
+        """Messages have come, which may be changed afterwards, and :meth:`act` will be called."""
+        for data in messages:
+            try:
+                self._inbox.append((sender, codec.decode(data)))
+            except codec.BadMessage as error:
+                self.observer.log("message refused", sender=sender, why=str(error))
 
     def peer_connected(self, server_id: int) -> None:
         """A new connection to a server was made; what was on its way on the old one may be lost."""
@@ -344,20 +349,14 @@ class Node:
             raft.step(PeerConnected(server_id), now_us)
             if server_id == raft.leader_id:
                 self._proposer.connected_to_leader()
-        for sender, messages in inbox:
-            for data in messages:
-                self._receive(sender, data, now_us)
+        for sender, envelope in inbox:
+            self._receive(sender, envelope, now_us)
         if now_us >= raft.deadline_us:
             raft.step(Timeout(), now_us)
         if self._saved_readies:
             self._take_saved(now_us)
 
-    def _receive(self, sender: int, data: bytes, now_us: int) -> None:
-        try:
-            envelope = codec.decode(data)
-        except codec.BadMessage as error:
-            self.observer.log("message refused", sender=sender, why=str(error))
-            return
+    def _receive(self, sender: int, envelope: codec.Envelope, now_us: int) -> None:
         if envelope.flags != self._flags_of.get(sender):
             self._flags_of[sender] = Flag(envelope.flags & _KNOWN_FLAGS)
             self._somebody_is_full = any(self._flags_of.values())

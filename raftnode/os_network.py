@@ -18,7 +18,7 @@ import trio
 from raftnode import polling
 from raftnode.direct_io import Chunk
 from raftnode.giving_way import give_way
-from raftnode.links import RECEIVE_BYTES, Address, Link, Poller, serve_as_they_come
+from raftnode.links import Address, Link, Poller, serve_as_they_come
 from raftnode.reactor import Reactor
 
 UNSENT_BYTES_MAX = 512 * 1024
@@ -31,11 +31,6 @@ long partition sleeps on for minutes after the partition has healed."""
 _BACKLOG = 128
 _READY_MAX = 1024
 """How many ready links are named at once; others follow."""
-
-# Shared by all links, whose users copy out at once what they keep. A fresh buffer for each call costs five times as
-# much.
-_receive_buffer = bytearray(RECEIVE_BYTES)
-_receive_view = memoryview(_receive_buffer)
 
 
 def _set_option(sock: socket.socket, level: int, name: str, value: int) -> None:
@@ -72,13 +67,12 @@ class OsLink:
         """The socket's file descriptor."""
         return self._socket.fileno()
 
-    def receive(self) -> memoryview | None:
+    def receive_into(self, room: memoryview) -> int | None:
         """See :class:`raftnode.links.Link`."""
         try:
-            size_bytes = self._socket.recv_into(_receive_buffer)
+            return self._socket.recv_into(room)
         except BlockingIOError:
             return None
-        return _receive_view[:size_bytes]
 
     def send(self, data: bytes | memoryview) -> int:
         """See :class:`raftnode.links.Link`."""

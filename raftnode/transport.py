@@ -32,6 +32,7 @@ import attrs
 import structlog
 import trio
 
+from raftnode.direct_io import Chunk
 from raftnode.frames import (
     FRAME_BYTES_MAX,
     MESSAGE_BYTES_MAX,
@@ -122,8 +123,9 @@ class Transport:
     listen: Address
     peers: Mapping[int, Address]
     """The other servers. An address is looked up here each time that it is dialled."""
-    deliver: Callable[[int, list[bytes]], None]
-    """Gets a sender and its messages, in order. It must not wait; errors that it raises end ``run``."""
+    deliver: Callable[[int, list[Chunk]], None]
+    """Gets a sender and its messages, in order. It must not wait; errors that it raises end ``run``.
+    What is kept of a message has to be copied: it may be a view, for as long as this takes."""
     delivered: Callable[[], None] = _nothing
     """Called once when all has been delivered that had arrived, from however many peers, unless that is nothing."""
     on_connect: Callable[[int], None] = _no_news
@@ -467,21 +469,21 @@ class Transport:
         peer = incoming.peer
         if peer.incoming is not incoming:
             return False  # closed since the poller named it
+        decoder = incoming.decoder
+        messages: list[Chunk] = []
         try:
-            data = incoming.link.receive()
-            if data is None:
+            size_bytes = incoming.link.receive_into(decoder.room())
+            if size_bytes is None:
                 return False
-            messages = incoming.decoder.feed(data)
+            messages = decoder.received(size_bytes)
         except OSError:
-            data = b""
-            messages = []
+            size_bytes = 0
         except BadFrame as why:
             self._complain(f"messages of server {peer.server_id}", str(why))
-            data = b""
-            messages = []
+            size_bytes = 0
         if messages:
             self.deliver(peer.server_id, messages)
-        if not data:
+        if not size_bytes:
             self._close_incoming(incoming)
             self.on_disconnect(peer.server_id)
         return bool(messages)
@@ -491,7 +493,7 @@ class Transport:
         if outgoing.peer.link is not outgoing.link:
             return
         try:
-            is_lost = outgoing.link.receive() is not None
+            is_lost = outgoing.link.receive_into(memoryview(bytearray(1))) is not None
         except OSError:
             is_lost = True
         if is_lost:

@@ -9,7 +9,7 @@ from trio.testing import MockClock
 from raftnode.frames import FRAME_BYTES_MAX, Channel, frame_head
 from raftnode.links import Address
 from raftnode.memory_network import PIPE_BYTES_MAX
-from tests.stage3_raftnode.transports import Member, memory_members, start
+from tests.stage3_raftnode.transports import Member, memory_members, receive, start
 
 
 def numbered(member: Member) -> list[int]:
@@ -156,7 +156,7 @@ async def test_a_pipe_holds_so_much_and_no_more(autojump_clock: MockClock) -> No
     async with trio.open_nursery() as nursery:
         nursery.start_soon(link.wait_writable)
         await trio.testing.wait_all_tasks_blocked()
-        assert accepted.receive() is not None
+        assert receive(accepted) is not None
     link.close()
     link.close()
     with pytest.raises(ConnectionResetError):
@@ -180,5 +180,5 @@ async def test_addresses_belong_to_their_hosts_and_listeners(autojump_clock: Moc
     link = await network.host("2").dial(Address("1", 1))
     listener.close()
     await link.wait_readable()
-    assert link.receive() == b""
+    assert receive(link) == b""
     await host.listen(Address("1", 1))

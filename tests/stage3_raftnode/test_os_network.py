@@ -15,7 +15,7 @@ from raftnode.os_network import OsNetwork, OsPoller
 from raftnode.polling import SelectorPoller, make_poller
 from raftnode.reactor import Reactor
 from raftnode.trio_runtime import monotonic_us
-from tests.stage3_raftnode.transports import start_on_ports
+from tests.stage3_raftnode.transports import receive, start_on_ports
 
 LOCAL = Address("127.0.0.1", 0)
 PATIENCE_SECONDS = 120
@@ -144,11 +144,11 @@ async def test_a_poller_names_the_links_that_have_data(make: Callable[[], pollin
     for number, (_, accepted) in enumerate(ends):
         poller.add(accepted, number)
         assert accepted.remote == "127.0.0.1"
-        assert accepted.receive() is None
+        assert receive(accepted) is None
     ends[1][0].send(b"one")
     assert await poller.wait() == [1]
     assert await poller.wait() == [1]  # until it is received
-    assert ends[1][1].receive() == b"one"
+    assert receive(ends[1][1]) == b"one"
     async with trio.open_nursery() as nursery:
         found: list[int] = []
 
@@ -159,7 +159,7 @@ async def test_a_poller_names_the_links_that_have_data(make: Callable[[], pollin
         await trio.testing.wait_all_tasks_blocked()
         ends[2][0].close()
     assert found == [2]
-    assert ends[2][1].receive() == b""
+    assert receive(ends[2][1]) == b""
     poller.remove(ends[2][1])
     ends[0][0].send(b"zero")
     assert await poller.wait() == [0]
@@ -189,7 +189,7 @@ async def test_links_are_sources_of_a_reactor_while_they_are_served_by_it() -> N
         nonlocal news
         served.extend(tokens)
         for token in tokens:
-            assert ends[token][1].receive()
+            assert receive(ends[token][1])
         news.set()
 
     async def serves(number: int) -> None:

@@ -17,7 +17,7 @@ from raftnode.frames import FrameDecoder, frame
 from raftnode.hello import PROTOCOL_VERSION, Hello, decode_answer, encode_hello
 from raftnode.links import Address, Link
 from raftnode.transport import Transport, TransportLimits
-from tests.stage3_raftnode.transports import memory_members, start
+from tests.stage3_raftnode.transports import memory_members, receive, start
 
 
 @pytest.fixture
@@ -291,7 +291,7 @@ async def hello_on(link: Link, hello: Hello) -> str:
     """Says hello by hand; the refusal, empty if there is none."""
     link.send(frame(encode_hello(hello)))
     await link.wait_readable()
-    data = link.receive()
+    data = receive(link)
     assert data is not None
     return decode_answer(FrameDecoder().feed(data)[0]).refusal
 
@@ -303,7 +303,7 @@ async def test_messages_before_hello_do_not_get_through(autojump_clock: MockCloc
         link = await network.host("2").dial(Address("1", 9000))
         link.send(frame(encode_hello(Hello(PROTOCOL_VERSION, "demo", 2))) + frame(b"too early"))
         await link.wait_readable()
-        assert link.receive() == b""
+        assert receive(link) == b""
         assert members[1].received == []
         nursery.cancel_scope.cancel()
 
@@ -320,7 +320,7 @@ async def test_who_does_not_say_hello_is_sent_away(
             link = await network.host("stranger").dial(Address("1", 9000))
             link.send(garbage)
             await link.wait_readable()
-            assert link.receive() == b""
+            assert receive(link) == b""
             link.close()
         assert len(warnings(log_lines)) == 1
         assert warnings(log_lines)[0].startswith("connection from stranger: refused: ")
@@ -351,7 +351,7 @@ async def test_strangers_are_limited_in_number_and_time(log_lines: list[Any], au
         assert trio.current_time() == before
         for link in links[:3]:
             await link.wait_readable()
-            assert link.receive() == b""
+            assert receive(link) == b""
             assert trio.current_time() - before == pytest.approx(5)
         assert warnings(log_lines) == [
             "incoming connections: too many that don't say hello",
@@ -368,7 +368,7 @@ async def test_garbage_after_hello_closes_its_connection_only(log_lines: list[An
         assert await hello_on(link, Hello(PROTOCOL_VERSION, "demo", 3)) == ""
         link.send(frame(b"sound") + b"\xff" * 10)
         await link.wait_readable()
-        assert link.receive() == b""
+        assert receive(link) == b""
         await members[1].wait_news("-3")
         assert "messages of server 3: no such channel or flag: 255, 255" in warnings(log_lines)
         members[2].transport.send(1, b"still here")
@@ -400,7 +400,7 @@ async def test_a_new_connection_of_a_peer_replaces_its_old_one(autojump_clock: M
         new = await network.host("2").dial(Address("1", 9000))
         assert await hello_on(new, hello) == ""
         await old.wait_readable()
-        assert old.receive() == b""
+        assert receive(old) == b""
         new.send(frame(b"from the new one"))
         assert await members[1].wait_received(1) == [(2, b"from the new one")]
         assert "-2" not in members[1].news
@@ -417,9 +417,9 @@ async def test_a_peer_that_never_answers_is_given_up_after_five_seconds(
         before = trio.current_time()
         link = await listener.accept()
         await link.wait_readable()
-        link.receive()
+        receive(link)
         await link.wait_readable()
-        assert link.receive() == b""
+        assert receive(link) == b""
         assert trio.current_time() - before == pytest.approx(5)
         assert warnings(log_lines) == ["connection to server 2: no answer in time"]
         nursery.cancel_scope.cancel()

@@ -9,11 +9,19 @@ from typing import Any
 import attrs
 import trio
 
+from raftnode.direct_io import Chunk
 from raftnode.hello import PROTOCOL_VERSION, Hello
-from raftnode.links import Address, Network
+from raftnode.links import Address, Link, Network
 from raftnode.memory_network import MemoryNetwork
 from raftnode.os_network import OsNetwork
 from raftnode.transport import Transport, TransportLimits
+
+
+def receive(link: Link) -> bytes | None:
+    """What has arrived; None if nothing has, nothing at the end."""
+    room = memoryview(bytearray(1 << 18))
+    size_bytes = link.receive_into(room)
+    return None if size_bytes is None else bytes(room[:size_bytes])
 
 
 @attrs.define(slots=True, eq=False)
@@ -33,9 +41,9 @@ class Member:
     scope: trio.CancelScope = attrs.field(init=False)
     stopped: trio.Event = attrs.field(init=False)
 
-    def deliver(self, sender: int, messages: list[bytes]) -> None:
+    def deliver(self, sender: int, messages: list[Chunk]) -> None:
         assert messages
-        self.received += [(sender, message) for message in messages]
+        self.received += [(sender, bytes(message)) for message in messages]
         self.changed.unpark_all()
 
     def note(self, what: str) -> None:
