@@ -6,9 +6,12 @@ Theory of operation
     on a virtual machine each look-up goes through two sets of tables. One entry for a huge page does for 512 others.
 
     Which memory is worth it is known better here than to the kernel: what an interpreter has is there to stay. So once
-    the server has recovered, and then whenever its memory has grown by `GROWTH_BYTES`, all ranges of a huge page's size
-    that are in use are made one each (`MADV_COLLAPSE`), by a worker thread. A range that isn't used (almost) as a whole
-    is left alone, so that the memory in use grows by hardly anything.
+    the server has recovered, and then whenever its memory has grown by `GROWTH_BYTES` beyond the most there was, the
+    ranges of a huge page's size that are in use are made one each (`MADV_COLLAPSE`). One that isn't used (almost) as a
+    whole is left alone, so that the memory in use grows by hardly anything.
+
+    The kernel copies each of them, which takes it up to some milliseconds. So they are made one at a time, by a worker
+    thread, with pauses between them; and each but once: what is given back and used again isn't worth it.
 
     It is a help, never a need: what the kernel refuses stays as it is. Where the administrator has turned huge pages
     off (`never` in :data:`SETTING`), nothing is tried.
@@ -19,7 +22,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import mmap
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -32,6 +34,8 @@ HUGE_BYTES: Final = 2 << 20
 GROWTH_BYTES: Final = 4 * HUGE_BYTES
 LOOK_SECONDS: Final = 5.0
 """How often it is looked whether memory has grown."""
+PAUSE_SECONDS: Final = 0.2
+"""Between two of them, of which each takes some milliseconds of processor time: other work hardly notices."""
 UNUSED_PAGES_MAX: Final = 16
 """A range with more pages that aren't in use, of 512, is left alone."""
 SETTING: Final = Path("/sys/kernel/mm/transparent_hugepage/enabled")
@@ -63,17 +67,6 @@ def own_ranges(maps: str) -> list[Range]:
     return found
 
 
-def joined(starts: Iterable[int]) -> list[Range]:
-    """Huge pages, given by their addresses in order, as ranges: those next to each other are one."""
-    ranges: list[Range] = []
-    for start in starts:
-        if ranges and ranges[-1].end == start:
-            ranges[-1] = Range(ranges[-1].start, start + HUGE_BYTES)
-        else:
-            ranges.append(Range(start, start + HUGE_BYTES))
-    return ranges
-
-
 class HugePages:
     """Makes huge pages of this process's memory."""
 
@@ -88,20 +81,29 @@ class HugePages:
         library = ctypes.CDLL(None, use_errno=True)
         self._madvise = library.madvise
         self._mincore = library.mincore
-        self._made_at_bytes = -GROWTH_BYTES
-        """How much memory was in use when it was done last."""
+        self._most_bytes = -GROWTH_BYTES
+        """The most memory that was in use when it was looked through."""
+        self._made: set[int] = set()
+        """Addresses of what has been made huge pages, as far as the kernel could."""
 
     def has_grown(self) -> bool:
-        """Whether memory has grown enough since the last time to be looked at again."""
-        return self._used_bytes() >= self._made_at_bytes + GROWTH_BYTES
+        """Whether memory has grown enough to be looked through again."""
+        return self._used_bytes() >= self._most_bytes + GROWTH_BYTES
 
-    def make(self) -> None:
-        """Have all memory that is in use in huge pages, as far as can be."""
-        self._made_at_bytes = self._used_bytes()
-        for whole in own_ranges(_MAPS.read_text()):
-            starts = range(whole.start, whole.end, HUGE_BYTES)
-            for used in joined(start for start in starts if self._is_used(start)):
-                self._collapse(used)
+    def find(self) -> list[int]:
+        """The addresses of what is worth a huge page and wasn't made one yet."""
+        self._most_bytes = self._used_bytes()
+        return [
+            start
+            for whole in own_ranges(_MAPS.read_text())
+            for start in range(whole.start, whole.end, HUGE_BYTES)
+            if start not in self._made and self._is_used(start)
+        ]
+
+    def make(self, start: int) -> None:
+        """Make it a huge page. What the kernel refuses (an old one: everything) stays as it is."""
+        self._madvise(ctypes.c_void_p(start), ctypes.c_size_t(HUGE_BYTES), _MADV_COLLAPSE)
+        self._made.add(start)
 
     def _used_bytes(self) -> int:
         return int(_SIZES.read_text().split()[1]) * mmap.PAGESIZE
@@ -109,22 +111,19 @@ class HugePages:
     def _is_used(self, start: int) -> bool:
         """Whether a huge page's worth is there (almost) as a whole."""
         pages = ctypes.create_string_buffer(HUGE_BYTES // mmap.PAGESIZE)
-        if self._mincore(ctypes.c_void_p(start), ctypes.c_size_t(HUGE_BYTES), pages) != 0:
-            return False  # Given back to the system meanwhile.
+        self._mincore(ctypes.c_void_p(start), ctypes.c_size_t(HUGE_BYTES), pages)  # Leaves zeros if there is nothing.
         return pages.raw.count(b"\0") <= UNUSED_PAGES_MAX
-
-    def _collapse(self, used: Range) -> None:
-        """Ask for it; what is refused (by an old kernel: everything) stays as it is."""
-        self._madvise(ctypes.c_void_p(used.start), ctypes.c_size_t(used.end - used.start), _MADV_COLLAPSE)
 
 
 async def keep_in_huge_pages(run_blocking: RunBlocking = trio.to_thread.run_sync) -> None:
     """Keep this process's memory in huge pages until cancelled; return if that can't be."""
     try:
         pages = HugePages()
-        while True:
-            if pages.has_grown():
-                await run_blocking(pages.make)
-            await trio.sleep(LOOK_SECONDS)
     except (AttributeError, OSError):
         return
+    while True:
+        if pages.has_grown():
+            for start in await run_blocking(pages.find):
+                await run_blocking(pages.make, start)
+                await trio.sleep(PAUSE_SECONDS)
+        await trio.sleep(LOOK_SECONDS)

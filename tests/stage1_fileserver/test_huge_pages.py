@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from fileserver import huge_pages
-from fileserver.huge_pages import HUGE_BYTES, SETTING, HugePages, Range, joined, keep_in_huge_pages, own_ranges
+from fileserver.huge_pages import HUGE_BYTES, SETTING, HugePages, Range, keep_in_huge_pages, own_ranges
 
 MAPS = """\
 00400000-00c00000 rw-p 00000000 fe:00 131   /usr/bin/python3.11
@@ -44,14 +44,6 @@ class TestRanges:
         assert sum(each.end - each.start for each in found) >= 3 * HUGE_BYTES
         kept.close()
 
-    @pytest.mark.parametrize(
-        ("places", "ranges"),
-        [([], []), ([1], [(1, 2)]), ([1, 2, 3], [(1, 4)]), ([1, 2, 4, 6, 7], [(1, 3), (4, 5), (6, 8)])],
-    )
-    def test_neighbours_are_one(self, places: list[int], ranges: list[tuple[int, int]]) -> None:
-        expected = [Range(start * HUGE_BYTES, end * HUGE_BYTES) for start, end in ranges]
-        assert joined(place * HUGE_BYTES for place in places) == expected
-
 
 FILL_AND_MAKE = """
 import mmap, sys
@@ -70,8 +62,10 @@ for offset in range(0, len(hardly_used), HUGE_BYTES // 2):
 pages = HugePages()
 assert pages.has_grown()
 before = huge_kib()
-pages.make()
+for start in pages.find():
+    pages.make(start)
 assert not pages.has_grown()
+assert not pages.find(), "each is made once"
 for offset in range(0, len(used), mmap.PAGESIZE):
     assert used[offset] == offset // mmap.PAGESIZE % 251
 print((huge_kib() - before) * 1024 // HUGE_BYTES)
@@ -113,19 +107,30 @@ class TestKeeping:
         self, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
     ) -> None:
         used = [10 * HUGE_BYTES]
-        made_at: list[int] = []
+        looked_at: list[int] = []
+        made: list[float] = []
         monkeypatch.setattr(HugePages, "_used_bytes", lambda _self: used[0])
 
-        async def note(make: Callable[[], None]) -> None:
-            made_at.append(used[0])
-            make()
+        def find(_self: HugePages) -> list[int]:
+            looked_at.append(used[0])
+            _self._most_bytes = used[0]
+            return [HUGE_BYTES, 2 * HUGE_BYTES]
 
-        nursery.start_soon(keep_in_huge_pages, note)
+        monkeypatch.setattr(HugePages, "find", find)
+        monkeypatch.setattr(HugePages, "make", lambda _self, _start: made.append(trio.current_time()))
+
+        async def run_inline(function: Callable[..., object], *arguments: object) -> object:
+            await trio.lowlevel.checkpoint()
+            return function(*arguments)
+
+        begun = trio.current_time()
+        nursery.start_soon(keep_in_huge_pages, run_inline)
         await trio.sleep(1)
-        assert made_at == [10 * HUGE_BYTES]
+        assert looked_at == [10 * HUGE_BYTES]
+        assert made == [begun, begun + huge_pages.PAUSE_SECONDS]
         used[0] += huge_pages.GROWTH_BYTES - 1
         await trio.sleep(2 * huge_pages.LOOK_SECONDS)
-        assert len(made_at) == 1
+        assert len(looked_at) == 1
         used[0] += 1
         await trio.sleep(huge_pages.LOOK_SECONDS)
-        assert made_at == [10 * HUGE_BYTES, 10 * HUGE_BYTES + huge_pages.GROWTH_BYTES]
+        assert looked_at == [10 * HUGE_BYTES, 10 * HUGE_BYTES + huge_pages.GROWTH_BYTES]
