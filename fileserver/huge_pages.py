@@ -11,7 +11,7 @@ Theory of operation
     whole is left alone, so that the memory in use grows by hardly anything.
 
     The kernel copies each of them, which takes it up to some milliseconds. So they are made one at a time, by a worker
-    thread, with pauses between them; and each but once: what is given back and used again isn't worth it.
+    thread, with long pauses between them; and each but once: what is given back and used again isn't worth it.
 
     It is a help, never a need: what the kernel refuses stays as it is. Where the administrator has turned huge pages
     off (`never` in :data:`SETTING`), nothing is tried.
@@ -34,8 +34,10 @@ HUGE_BYTES: Final = 2 << 20
 GROWTH_BYTES: Final = 4 * HUGE_BYTES
 LOOK_SECONDS: Final = 5.0
 """How often it is looked whether memory has grown."""
-PAUSE_SECONDS: Final = 0.2
-"""Between two of them, of which each takes some milliseconds of processor time: other work hardly notices."""
+AT_ONCE: Final = 32
+"""So many are made without pauses when the server begins: about what an interpreter with its program takes."""
+PAUSE: Final = 100
+"""Each is followed by a pause of so many times what it took: so it costs a hundredth of a core, less of a busy one."""
 UNUSED_PAGES_MAX: Final = 16
 """A range with more pages that aren't in use, of 512, is left alone."""
 SETTING: Final = Path("/sys/kernel/mm/transparent_hugepage/enabled")
@@ -121,9 +123,14 @@ async def keep_in_huge_pages(run_blocking: RunBlocking = trio.to_thread.run_sync
         pages = HugePages()
     except (AttributeError, OSError):
         return
+    at_once = AT_ONCE
     while True:
         if pages.has_grown():
             for start in await run_blocking(pages.find):
+                begun = trio.current_time()
                 await run_blocking(pages.make, start)
-                await trio.sleep(PAUSE_SECONDS)
+                at_once -= 1
+                if at_once < 0:
+                    await trio.sleep(PAUSE * (trio.current_time() - begun))
+        at_once = 0
         await trio.sleep(LOOK_SECONDS)

@@ -106,6 +106,8 @@ class TestKeeping:
     async def test_they_are_made_at_once_and_whenever_memory_has_grown(
         self, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
     ) -> None:
+        took_seconds = 0.002
+        monkeypatch.setattr(huge_pages, "AT_ONCE", 3)
         used = [10 * HUGE_BYTES]
         looked_at: list[int] = []
         made: list[float] = []
@@ -114,23 +116,27 @@ class TestKeeping:
         def find(_self: HugePages) -> list[int]:
             looked_at.append(used[0])
             _self._most_bytes = used[0]
-            return [HUGE_BYTES, 2 * HUGE_BYTES]
+            return [HUGE_BYTES * place for place in range(1, 6)]
 
         monkeypatch.setattr(HugePages, "find", find)
         monkeypatch.setattr(HugePages, "make", lambda _self, _start: made.append(trio.current_time()))
 
-        async def run_inline(function: Callable[..., object], *arguments: object) -> object:
-            await trio.lowlevel.checkpoint()
+        async def run_slowly(function: Callable[..., object], *arguments: object) -> object:
+            await trio.sleep(took_seconds)
             return function(*arguments)
 
         begun = trio.current_time()
-        nursery.start_soon(keep_in_huge_pages, run_inline)
+        nursery.start_soon(keep_in_huge_pages, run_slowly)
         await trio.sleep(1)
         assert looked_at == [10 * HUGE_BYTES]
-        assert made == [begun, begun + huge_pages.PAUSE_SECONDS]
+        assert made == pytest.approx([begun + took_seconds * took for took in (2, 3, 4, 5, 6 + huge_pages.PAUSE)])
         used[0] += huge_pages.GROWTH_BYTES - 1
         await trio.sleep(2 * huge_pages.LOOK_SECONDS)
         assert len(looked_at) == 1
         used[0] += 1
         await trio.sleep(huge_pages.LOOK_SECONDS)
         assert looked_at == [10 * HUGE_BYTES, 10 * HUGE_BYTES + huge_pages.GROWTH_BYTES]
+        await trio.sleep(5)
+        assert made[6] - made[5] == pytest.approx((1 + huge_pages.PAUSE) * took_seconds), (
+            "only the beginning is special"
+        )
