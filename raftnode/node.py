@@ -31,7 +31,7 @@ import attrs
 
 from raftnode import codec
 from raftnode.barriers import BarrierPassed, Barriers
-from raftnode.cluster_clock import ClusterClock
+from raftnode.cluster_clock import ClusterClock, hear
 from raftnode.direct_io import Chunk
 from raftnode.node_values import Flag, NodeOptions, Observer, PeerStatus, Sender
 from raftnode.proposals import Proposals
@@ -56,7 +56,6 @@ from statemachine.events import (
     Timeout,
     TransferLeadership,
 )
-from statemachine.messages import AppendEntries, InstallSnapshot, RequestVoteResult
 from statemachine.raft import Raft
 from statemachine.ready import ChunkToSend, Outgoing, Ready
 
@@ -66,9 +65,6 @@ APPLY_COUNT = 64
 """How many entries are applied between two looks at the clock."""
 CLOCK_SAVE_US = 1_000_000
 """How often the reading of the cluster clock is kept on disk, for after a stop of the whole cluster."""
-TELLS_THE_TIME = frozenset({AppendEntries, InstallSnapshot, RequestVoteResult})
-"""Messages whose sender's clock counts: a leader's, or a voter's that a new leader may learn the time from."""
-
 
 _KNOWN_FLAGS = Flag.DISK_FULL | Flag.REFUSES_CHANGES
 
@@ -104,7 +100,7 @@ class Node:
         self.raft = Raft(
             options.server_id, options.configuration, options.raft, generator, restored(recovered), self._now_us()
         )
-        self.clock = ClusterClock(self._now_us, latest_time_us(recovered, self.replica))
+        self.clock = ClusterClock(self._now_us, latest_time_us(recovered, self.replica), self.raft.log.last_term)
         self._proposer = Proposer(
             self.raft, self.replica, self.clock, generator.getrandbits(62) | 1, self._send_proposals
         )
@@ -364,14 +360,15 @@ class Node:
         if isinstance(message, Proposals):
             self._proposer.forward(sender, message)
             return
-        if type(message) in TELLS_THE_TIME and message.term >= self.raft.current_term:
-            self.clock.observe(envelope.clock_us)
+        hear(self.clock, self.raft, message, envelope.clock_us, self.replica.clock_us)
         self.raft.step(Receive(sender, message), now_us)
 
     def _notice_leader(self) -> None:
         followed = (self.raft.leader_id, self.raft.current_term)
         if followed != self._followed:
             self._followed = followed
+            if self.raft.is_leader:
+                self.clock.line = self.raft.current_term
             self._proposer.leader_changed()
             if followed[0] not in (None, self.options.server_id):
                 self._another_leads.set()

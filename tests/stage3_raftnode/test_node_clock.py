@@ -109,6 +109,33 @@ async def test_a_leader_without_a_majority_lets_nothing_happen(autojump_clock: M
         await cluster.settle()
 
 
+async def test_servers_that_counted_on_beside_a_restarted_majority_make_nothing_early(
+    autojump_clock: MockClock,
+) -> None:
+    """While the majority was down time stood still, whatever two that were up on the other side have counted."""
+    async with open_cluster() as cluster:
+        leader = await cluster.wait_leader()
+        await leader.append(b"before")
+        await trio.sleep(3)
+        counting = [leader, cluster.others(leader)[0]]
+        restarted = cluster.others(*counting)
+        for server in restarted:
+            await server.kill()
+        cluster.partition(counting, restarted)
+        await trio.sleep(10)
+        for server in restarted:
+            await server.start()
+        second = await cluster.wait_leader(restarted)
+        begun = trio.current_time()
+        await second.append(SUBMIT)
+        await trio.sleep(1)
+        await second.kill()
+        cluster.heal()
+        assert begun + DELAY_SECONDS <= await wait_due(cluster) <= begun + DELAY_SECONDS + 2
+        await second.start()
+        await cluster.settle()
+
+
 @pytest.mark.parametrize("how", ["kill", "cut_power", "stop"])
 async def test_time_goes_on_after_all_were_down(autojump_clock: MockClock, how: str) -> None:
     """Nobody counts while all are down: what is due comes later by that, and by no more than a second or so."""
