@@ -65,17 +65,6 @@ BUGS: Final[tuple[Bug, ...]] = (
         conditions=Conditions(load=_EXPIRING),
     ),
     bug(
-        "time-jumps-when-a-minority-returns",
-        "contract (no file expires early)",
-        "Servers that counted on without a majority bring their time in when that is up again.",
-        ("raftnode.cluster_clock:ClusterClock.follow", "if line > self.line:", "if line < 0:"),
-        ("raftnode.cluster_clock:ClusterClock.follow", "elif line == self.line:", "else:"),
-        test=(
-            "tests/stage3_raftnode/test_node_clock.py"
-            "::test_servers_that_counted_on_beside_a_restarted_majority_make_nothing_early"
-        ),
-    ),
-    bug(
         "no-tick-when-idle",
         "LogCabin, ClusterClock",
         "Time stands still while nobody changes anything: what is due stays.",
