@@ -125,12 +125,20 @@ async def keep_in_huge_pages(run_blocking: RunBlocking = trio.to_thread.run_sync
         return
     at_once = AT_ONCE
     while True:
-        if pages.has_grown():
-            for start in await run_blocking(pages.find):
-                begun = trio.current_time()
-                await run_blocking(pages.make, start)
-                at_once -= 1
-                if at_once < 0:
-                    await trio.sleep(PAUSE * (trio.current_time() - begun))
+        for start in await _found(pages, run_blocking):
+            begun = trio.current_time()
+            await run_blocking(pages.make, start)
+            at_once -= 1
+            if at_once < 0:
+                await trio.sleep(PAUSE * (trio.current_time() - begun))
         at_once = 0
         await trio.sleep(LOOK_SECONDS)
+
+
+async def _found(pages: HugePages, run_blocking: RunBlocking) -> list[int]:
+    """What is worth it now. None where /proc can't be read at the moment: too many files are open, for example."""
+    try:
+        found: list[int] = await run_blocking(pages.find) if pages.has_grown() else []
+    except OSError:
+        return []
+    return found

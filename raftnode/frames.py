@@ -75,7 +75,16 @@ class FrameDecoder:
     ``message_bytes_max`` bytes, all of which have arrived. What has come of a frame stands in a row.
     """
 
-    __slots__ = ("_broken", "_buffer", "_end", "_start", "_unfinished", "_view", "message_bytes_max")
+    __slots__ = (
+        "_broken",
+        "_buffer",
+        "_end",
+        "_start",
+        "_unfinished",
+        "_unfinished_bytes",
+        "_view",
+        "message_bytes_max",
+    )
 
     def __init__(self, message_bytes_max: int = MESSAGE_BYTES_MAX) -> None:
         self.message_bytes_max = message_bytes_max
@@ -85,6 +94,7 @@ class FrameDecoder:
         self._end = 0
         self._unfinished: dict[int, list[bytes]] = {Channel.BULK: [], Channel.URGENT: []}
         """The whole pieces of each channel's unfinished message."""
+        self._unfinished_bytes = dict.fromkeys(self._unfinished, 0)
         self._broken: str | None = None
 
     @property
@@ -132,9 +142,11 @@ class FrameDecoder:
             piece = view[begin : self._start]
             if more:
                 self._unfinished[channel].append(bytes(piece))
+                self._unfinished_bytes[channel] += piece_bytes
             elif self._unfinished[channel]:
                 messages.append(b"".join((*self._unfinished[channel], piece)))
                 self._unfinished[channel].clear()
+                self._unfinished_bytes[channel] = 0
             else:
                 messages.append(piece if piece_bytes >= VIEW_BYTES_MIN else bytes(piece))
         return messages
@@ -167,7 +179,7 @@ class FrameDecoder:
             raise self._break(f"a frame of {size_bytes} bytes, more than {FRAME_BYTES_MAX}")
         if more and not size_bytes:
             raise self._break("an empty piece with more to follow")
-        total_bytes = sum(map(len, self._unfinished[channel])) + size_bytes
+        total_bytes = self._unfinished_bytes[channel] + size_bytes
         if total_bytes > self.message_bytes_max:
             raise self._break(f"a message of {total_bytes} bytes or more, the limit is {self.message_bytes_max}")
 

@@ -4,8 +4,8 @@ Theory of operation
 -------------------
 A deadline of Trio's ends a wait by an exception that is raised in the waiting task, caught, and looked into by each
 scope on its way. A server that is idle does little else than wake for its next heartbeat, in caches that have gone cold
-meanwhile, and that took a third of all it then did. So where the system has timers that are descriptors (Linux), the
-poller itself watches one: when the time has come it is readable, and the wait ends as it does for any other news. The
+meanwhile, so whatever it does then is dear. So where the system has timers that are descriptors (Linux), the poller
+itself watches one: when the time has come it is readable, and the wait ends as it does for any other news. The
 timer is watched for its *edges* (EPOLLET), that is, it is told of once for each time it was set, and needn't be read.
 
 Such a timer runs by the machine's clock, so it is for Trio's own clock; a test's clock takes :class:`ScopeSleeper`.

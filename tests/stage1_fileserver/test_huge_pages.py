@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import mmap
 import subprocess
 import sys
@@ -140,3 +141,19 @@ class TestKeeping:
         assert made[6] - made[5] == pytest.approx((1 + huge_pages.PAUSE) * took_seconds), (
             "only the beginning is special"
         )
+
+    @pytest.mark.skipif(not is_possible(), reason="no huge pages here")
+    async def test_a_process_that_cannot_open_another_file_goes_on(
+        self, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+    ) -> None:
+        """They are a help: without them the server does what it did."""
+        looked: list[float] = []
+
+        def has_grown(_self: HugePages) -> bool:
+            looked.append(trio.current_time())
+            raise OSError(errno.EMFILE, "too many open files")
+
+        monkeypatch.setattr(HugePages, "has_grown", has_grown)
+        nursery.start_soon(keep_in_huge_pages)
+        await trio.sleep(2.5 * huge_pages.LOOK_SECONDS)
+        assert len(looked) == 3
