@@ -51,12 +51,12 @@ from typing import Any, Final, TypeAlias
 
 import cbor2
 
-from fileserver.columns import SIGNED, encode_columns, pack_numbers, unpack_numbers
+from fileserver.columns import SIGNED, decode_columns, encode_columns, pack_numbers, unpack_numbers
 
 Name: TypeAlias = bytes
 """A file's name: UTF-8. The parser sees to its rules; the store takes any bytes."""
 
-Payload: TypeAlias = bytes
+Payload: TypeAlias = bytes | bytearray | memoryview
 """An encoded batch of commands."""
 
 WRITE: Final = 1
@@ -105,7 +105,7 @@ class BadBatch(ValueError):
     """A payload that is no batch of commands. Every server finds so alike, and none has run any part of it."""
 
 
-def encode_batch(fields: Sequence[Field]) -> Payload:
+def encode_batch(fields: Sequence[Field]) -> bytes:
     """Encode a batch from its fields, five a command, in a row."""
     operations = bytes(fields[0::5])  # type: ignore[arg-type]
     arguments, exptimes = pack_numbers(fields[2::5], SIGNED), pack_numbers(fields[3::5], SIGNED)
@@ -121,7 +121,7 @@ def decode_batch(payload: Payload) -> Columns:
         BadBatch: it has another shape than the module describes, or types or numbers that a command can't have.
     """
     try:
-        fields = cbor2.loads(payload, max_depth=3, allow_indefinite=False)
+        fields = decode_columns(payload)
     except (cbor2.CBORDecodeError, ValueError, TypeError, OverflowError) as error:
         raise BadBatch(f"not CBOR: {error}") from error
     if type(fields) is not list or len(fields) % FIELDS_PER_COMMAND:

@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 import cbor2
 
-from fileserver.commands import BadBatch, Result
+from fileserver.commands import BadBatch, Payload, Result
 from fileserver.snapshot import StoreRestore
 from fileserver.store import Store
 
@@ -22,7 +22,7 @@ class StoreMachine:
 
     store: Store
 
-    def apply(self, clock_us: int, session: int, payload: bytes) -> list[Result]:
+    def apply(self, clock_us: int, session: int, payload: Payload) -> list[Result]:
         """Run a batch; no results at all for what is no batch."""
         try:
             return self.store.apply(clock_us, session, payload)

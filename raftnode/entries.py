@@ -1,7 +1,7 @@
 """What this package puts into a log entry: a stamp of the cluster clock, and whose batch it is.
 
 The pure core sees bytes. Here they are a fixed header and the application's payload, which is copied once, when
-the leader puts its stamp before it::
+the leader puts its stamp before it; a long one is read from where it stands in the entry::
 
     kind (1 byte) | stamp_us | session | sequence | acknowledged (8 bytes each, big-endian, below 2**63) | payload
 
@@ -21,10 +21,13 @@ from __future__ import annotations
 import enum
 import struct
 
+from raftnode.direct_io import Chunk
 from statemachine.values import value
 
 _HEADER = struct.Struct(">Bqqqq")
 HEADER_BYTES = _HEADER.size
+VIEW_BYTES_MIN = 32 * 1024
+"""The payload of an entry of so many bytes is a view of it: to copy a shorter one costs less than it saves."""
 
 
 class BadEntry(ValueError):
@@ -52,7 +55,7 @@ class Entry:
     session: int
     sequence: int
     acknowledged: int
-    payload: bytes
+    payload: Chunk
 
 
 def encode_tick(stamp_us: int) -> bytes:
@@ -92,6 +95,7 @@ def decode(entry: bytes) -> Entry:
         stamp_us, session, sequence, acknowledged = numbers
         if min(numbers) < 0:
             raise ValueError("a number is out of range")
-        return Entry(_KINDS[kind], stamp_us, session, sequence, acknowledged, entry[HEADER_BYTES:])
+        whole = entry if len(entry) < VIEW_BYTES_MIN else memoryview(entry)
+        return Entry(_KINDS[kind], stamp_us, session, sequence, acknowledged, whole[HEADER_BYTES:])
     except (struct.error, ValueError, KeyError) as error:
         raise BadEntry(f"an entry of {len(entry)} bytes can't be read: {error}") from error

@@ -20,6 +20,7 @@ import attrs
 import cbor2
 
 from raftnode import entries
+from raftnode.direct_io import Chunk
 from raftnode.entries import EntryKind
 from statemachine.values import value
 
@@ -47,8 +48,8 @@ class Machine(Protocol):
     Each method does what it does in a few milliseconds at most; snapshots are made and read in pieces.
     """
 
-    def apply(self, clock_us: int, session: int, payload: bytes) -> Results:
-        """Carry out a batch at this cluster time."""
+    def apply(self, clock_us: int, session: int, payload: Chunk) -> Results:
+        """Carry out a batch at this cluster time. What is kept of a payload is to be copied: it may be a view."""
 
     def advance(self, clock_us: int) -> None:
         """Cluster time has come this far."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
 
-from fileserver.commands import Result
+from fileserver.commands import Payload, Result
 from fileserver.connection import Connection, Gathering
 from fileserver.machine import StoreMachine
 from fileserver.reading import StoreReader
@@ -68,12 +68,12 @@ class WatchedMachine:
         self.snapshot = self._machine.snapshot
         self.begin_restore = self._machine.begin_restore
 
-    def apply(self, clock_us: int, session: int, payload: bytes) -> list[Result]:
+    def apply(self, clock_us: int, session: int, payload: Payload) -> list[Result]:
         """See Machine."""
         results = self._machine.apply(clock_us, session, payload)
         server = self._server
         index = server.node.replica.applied_index + 1
-        self._oracle.applied(index, clock_us, session, payload, results)
+        self._oracle.applied(index, clock_us, session, bytes(payload), results)
         self._oracle.state_is(server.server_id, index, self._machine.store)
         return results
 

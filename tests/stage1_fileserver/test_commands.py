@@ -131,11 +131,14 @@ def test_a_damaged_batch_is_a_batch_or_refused(inserted: bytes, start: int, cut:
 
 
 def check(payload: bytes) -> None:
-    """Decoding gives columns of the right types and one length, or `BadBatch`."""
+    """Decoding gives columns of the right types and one length, or `BadBatch`; of a view the same."""
     try:
         columns = decode_batch(payload)
     except BadBatch:
+        with pytest.raises(BadBatch):
+            decode_batch(memoryview(payload))
         return
+    assert decode_batch(memoryview(payload)) == columns
     for operation, name, argument, exptime, content in zip(*columns, strict=True):
         assert operation in range(1, 8)
         assert isinstance(name, bytes)

@@ -9,6 +9,8 @@ from heapq import heappop, heappush
 import attrs
 import cbor2
 
+from raftnode.direct_io import Chunk
+
 ENTRIES_PER_CHUNK = 16
 
 
@@ -43,9 +45,10 @@ class ListMachine:
     def items(self) -> list[bytes]:
         return self.state.items
 
-    def apply(self, clock_us: int, session: int, payload: bytes) -> int:
+    def apply(self, clock_us: int, session: int, payload: Chunk) -> int:
         self.advance(clock_us)
         assert session > 0
+        payload = bytes(payload)
         if payload.startswith(b"in "):
             _, delay_us, item = payload.split(b" ", 2)
             due_us = clock_us + int(delay_us)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from raftnode.entries import (
     HEADER_BYTES,
+    VIEW_BYTES_MIN,
     BadEntry,
     Entry,
     EntryKind,
@@ -42,6 +43,14 @@ def test_any_batch_there_and_back(
 ) -> None:
     entry = Entry(EntryKind.BATCH, stamp_us, session, sequence, acknowledged, payload)
     assert decode(encode_batch(stamp_us, session, sequence, acknowledged, payload)) == entry
+
+
+def test_a_long_payload_is_a_view_of_its_entry() -> None:
+    long = encode_batch(7, 11, 5, 4, b"x" * VIEW_BYTES_MIN)
+    payload = decode(long).payload
+    assert isinstance(payload, memoryview)
+    assert payload.obj is long
+    assert payload == long[HEADER_BYTES:]
 
 
 def test_the_empty_entry_that_begins_a_term_has_no_stamp() -> None:
@@ -79,5 +88,5 @@ def test_any_bytes_are_an_entry_or_bad(encoded: bytes) -> None:
     assert (
         encoded
         == encoded[:1]
-        + encode_batch(entry.stamp_us, entry.session, entry.sequence, entry.acknowledged, entry.payload)[1:]
+        + encode_batch(entry.stamp_us, entry.session, entry.sequence, entry.acknowledged, bytes(entry.payload))[1:]
     )
