@@ -10,8 +10,9 @@ Theory of operation
     ranges of a huge page's size that are in use are made one each (`MADV_COLLAPSE`). One that isn't used (almost) as a
     whole is left alone, so that the memory in use grows by hardly anything.
 
-    The kernel copies each of them, which takes it up to some milliseconds. So they are made one at a time, by a worker
-    thread, with long pauses between them; and each but once: what is given back and used again isn't worth it.
+    The kernel copies each of them, which takes it up to some milliseconds, and waits for the other processors, longer
+    than that if they are busy. So they are made one at a time, by a worker thread, with long pauses between them; and
+    each but once: what is given back and used again isn't worth it.
 
     It is a help, never a need: what the kernel refuses stays as it is. Where the administrator has turned huge pages
     off (`never` in :data:`SETTING`), nothing is tried.
@@ -22,6 +23,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import mmap
+import time
 from pathlib import Path
 from typing import Final
 
@@ -36,8 +38,8 @@ LOOK_SECONDS: Final = 5.0
 """How often it is looked whether memory has grown."""
 AT_ONCE: Final = 32
 """So many are made without pauses when the server begins: about what an interpreter with its program takes."""
-PAUSE: Final = 100
-"""Each is followed by a pause of so many times what it took: so it costs a hundredth of a core, less of a busy one."""
+PAUSE: Final = 30
+"""Each is followed by a pause of so many times the processor time that it took: so they cost 3 % of a core."""
 UNUSED_PAGES_MAX: Final = 16
 """A range with more pages that aren't in use, of 512, is left alone."""
 SETTING: Final = Path("/sys/kernel/mm/transparent_hugepage/enabled")
@@ -102,10 +104,16 @@ class HugePages:
             if start not in self._made and self._is_used(start)
         ]
 
-    def make(self, start: int) -> None:
-        """Make it a huge page. What the kernel refuses (an old one: everything) stays as it is."""
+    def make(self, start: int) -> float:
+        """Make it a huge page. What the kernel refuses (an old one: everything) stays as it is.
+
+        Returns:
+            The seconds of processor time that it took.
+        """
+        begun = time.thread_time()
         self._madvise(ctypes.c_void_p(start), ctypes.c_size_t(HUGE_BYTES), _MADV_COLLAPSE)
         self._made.add(start)
+        return time.thread_time() - begun
 
     def _used_bytes(self) -> int:
         return int(_SIZES.read_text().split()[1]) * mmap.PAGESIZE
@@ -126,11 +134,10 @@ async def keep_in_huge_pages(run_blocking: RunBlocking = trio.to_thread.run_sync
     at_once = AT_ONCE
     while True:
         for start in await _found(pages, run_blocking):
-            begun = trio.current_time()
-            await run_blocking(pages.make, start)
+            took_seconds = await run_blocking(pages.make, start)
             at_once -= 1
             if at_once < 0:
-                await trio.sleep(PAUSE * (trio.current_time() - begun))
+                await trio.sleep(PAUSE * took_seconds)
         at_once = 0
         await trio.sleep(LOOK_SECONDS)
 

@@ -107,7 +107,7 @@ class TestKeeping:
     async def test_they_are_made_at_once_and_whenever_memory_has_grown(
         self, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
     ) -> None:
-        took_seconds = 0.002
+        waited_seconds, took_seconds = 0.007, 0.002
         monkeypatch.setattr(huge_pages, "AT_ONCE", 3)
         used = [10 * HUGE_BYTES]
         looked_at: list[int] = []
@@ -120,17 +120,25 @@ class TestKeeping:
             return [HUGE_BYTES * place for place in range(1, 6)]
 
         monkeypatch.setattr(HugePages, "find", find)
-        monkeypatch.setattr(HugePages, "make", lambda _self, _start: made.append(trio.current_time()))
+
+        def make(_self: HugePages, _start: int) -> float:
+            made.append(trio.current_time() - begun)
+            return took_seconds
+
+        monkeypatch.setattr(HugePages, "make", make)
 
         async def run_slowly(function: Callable[..., object], *arguments: object) -> object:
-            await trio.sleep(took_seconds)
+            await trio.sleep(waited_seconds)
             return function(*arguments)
 
         begun = trio.current_time()
         nursery.start_soon(keep_in_huge_pages, run_slowly)
         await trio.sleep(1)
         assert looked_at == [10 * HUGE_BYTES]
-        assert made == pytest.approx([begun + took_seconds * took for took in (2, 3, 4, 5, 6 + huge_pages.PAUSE)])
+        pause_seconds = huge_pages.PAUSE * took_seconds
+        assert made == pytest.approx(
+            [waited_seconds * done for done in (2, 3, 4, 5)] + [6 * waited_seconds + pause_seconds]
+        )
         used[0] += huge_pages.GROWTH_BYTES - 1
         await trio.sleep(2 * huge_pages.LOOK_SECONDS)
         assert len(looked_at) == 1
@@ -138,9 +146,7 @@ class TestKeeping:
         await trio.sleep(huge_pages.LOOK_SECONDS)
         assert looked_at == [10 * HUGE_BYTES, 10 * HUGE_BYTES + huge_pages.GROWTH_BYTES]
         await trio.sleep(5)
-        assert made[6] - made[5] == pytest.approx((1 + huge_pages.PAUSE) * took_seconds), (
-            "only the beginning is special"
-        )
+        assert made[6] - made[5] == pytest.approx(waited_seconds + pause_seconds), "only the beginning is special"
 
     @pytest.mark.skipif(not is_possible(), reason="no huge pages here")
     async def test_a_process_that_cannot_open_another_file_goes_on(
