@@ -55,20 +55,20 @@ class FileTable:
         old = self.records.get(name)
         if self.views:
             self._save_for_views(name, old)
-        change = fingerprint(name, version, deadline_us, crc)
+        change = of_file = fingerprint(name, version, deadline_us, crc)
         if old is None:
             self.names.add(name)
             self.content_bytes += size
         else:
-            old_version, old_deadline_us, old_size, _, old_crc = old
-            change -= fingerprint(name, old_version, old_deadline_us, old_crc)
+            old_version, old_deadline_us, old_size, _, old_fingerprint = old
+            change -= old_fingerprint
             self.content_bytes += size - old_size
             if old_deadline_us:
                 self.deadlines.remove(old_deadline_us, old_version, name)
         if deadline_us:
             self.deadlines.add(deadline_us, version, name)
         self.digest += change
-        self.records[name] = (version, deadline_us, size, content, crc)
+        self.records[name] = (version, deadline_us, size, content, of_file)
 
     def write_all(self, names: Sequence[bytes], contents: Sequence[bytes], sizes: Sequence[int], version: int) -> None:
         """Make each file this content, for good, the first under the version behind ``version``, in order.
@@ -81,18 +81,26 @@ class FileTable:
         if count < _COLUMNS_MIN:
             for row in zip(names, versions, [0] * count, sizes, contents, crcs, strict=True):
                 self.put(*row)
-        else:
-            records = zip(versions, [0] * count, sizes, contents, crcs, strict=True)
-            self._replace(dict(zip(names, records, strict=True)))  # The last of each name is what stays.
+            return
+        fingerprints: Sequence[int] = [*map(mul, map(add, map(crc32, names), crcs), versions)]
+        records = zip(versions, [0] * count, sizes, contents, fingerprints, strict=True)
+        written: dict[bytes, RawRecord] = dict(zip(names, records, strict=True))
+        if len(written) < count:  # The last of each name is what stays.
+            _, _, sizes, _, fingerprints = zip(*written.values(), strict=True)
+        self._replace(written, sum(sizes), sum(fingerprints))
 
-    def _replace(self, written: dict[bytes, RawRecord]) -> None:
+    def _replace(self, written: dict[bytes, RawRecord], size: int, digest: int) -> None:
         """Make all these files so, which have no deadlines, whether they were there or not.
 
         By column, so that the processor needn't wait for one file's memory before it asks for the next one's.
+
+        Args:
+            written: the files.
+            size: the sum of their sizes.
+            digest: the sum of their fingerprints.
         """
-        found = map(self.records.get, written, repeat(_NO_FILE))
-        old_versions, old_deadlines, old_sizes, _, old_crcs = zip(*found, strict=True)
-        new_versions, _, new_sizes, _, new_crcs = zip(*written.values(), strict=True)
+        found = tuple(map(self.records.get, written, repeat(_NO_FILE)))
+        old_versions, old_deadlines, old_sizes, _, old_fingerprints = zip(*found, strict=True)
         if self.views:
             for name in written:
                 self._save_for_views(name, self.records.get(name))
@@ -102,11 +110,8 @@ class FileTable:
             for name, version, deadline_us in zip(written, old_versions, old_deadlines, strict=True):
                 if deadline_us:
                     self.deadlines.remove(deadline_us, version, name)
-                    self.digest -= (deadline_us << 32) * version
-        name_crcs = tuple(map(crc32, written))
-        self.digest += sum(map(mul, map(add, name_crcs, new_crcs), new_versions))
-        self.digest -= sum(map(mul, map(add, name_crcs, old_crcs), old_versions))
-        self.content_bytes += sum(new_sizes) - sum(old_sizes)
+        self.digest += digest - sum(old_fingerprints)
+        self.content_bytes += size - sum(old_sizes)
         self.records.update(written)
 
     def remove(self, name: bytes) -> None:
@@ -138,8 +143,8 @@ class FileTable:
         """
         added = 0
         deadlines = []
-        for name, (version, deadline_us, size, _, crc) in zip(names, records, strict=True):
-            added += fingerprint(name, version, deadline_us, crc)
+        for name, (version, deadline_us, size, _, of_file) in zip(names, records, strict=True):
+            added += of_file
             self.content_bytes += size
             if deadline_us:
                 deadlines.append((deadline_us, version, name))
@@ -156,9 +161,9 @@ class FileTable:
         old = self.records.pop(name)
         for view in self.views:
             view.save_removed(name, old)
-        version, deadline_us, size, _, crc = old
+        version, deadline_us, size, _, of_file = old
         self.content_bytes -= size
-        self.digest -= fingerprint(name, version, deadline_us, crc)
+        self.digest -= of_file
         return version, deadline_us
 
     def _save_for_views(self, name: bytes, old: RawRecord | None) -> None:

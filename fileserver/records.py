@@ -43,8 +43,8 @@ class Record(NamedTuple):
     size: int
     """Length of the content in bytes."""
     content: Content
-    crc: int
-    """CRC-32C (Castagnoli) of the whole content."""
+    fingerprint: int
+    """See :func:`fingerprint`."""
 
 
 def pieces_of(content: Content) -> Rope:
@@ -124,8 +124,17 @@ def fingerprint(name: bytes, version: int, deadline_us: int, crc: int) -> int:
     """A number that mixes what a file is, for the sum over all files that `Store.state_hash` is made of.
 
     The sum has no order, and is kept up to date by a subtraction and an addition per change, so this must be quick
-    (0.1 us). The checksums of name and content are added up, with the deadline above them, so that a difference in any
-    of them shows (but for a checksum's chance). Versions are unique, and as factors make it show when two files are
-    swapped. The sums are exact, since Python's integers don't wrap round.
+    (0.1 us). The checksums of name and content (its CRC-32C) are added up, with the deadline above them, so that a
+    difference in any of them shows (but for a checksum's chance). Versions are unique, and as factors make it show when
+    two files are swapped. The sums are exact, since Python's integers don't wrap round.
     """
     return (crc32(name) + crc + (deadline_us << 32)) * version
+
+
+def crc_of(name: bytes, record: RawRecord) -> int:
+    """The CRC-32C (Castagnoli) of the whole content, which its fingerprint is made of.
+
+    Nothing but an append or a touch asks for it, and what a file is replaced by doesn't.
+    """
+    version, deadline_us, _, _, of_file = record
+    return of_file // version - (deadline_us << 32) - crc32(name)

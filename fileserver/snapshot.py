@@ -25,7 +25,7 @@ from crc32c import crc32c
 
 from fileserver.file_table import FileTable
 from fileserver.listing import StoreView
-from fileserver.records import PART_BYTES, Content, content_of
+from fileserver.records import PART_BYTES, Content, content_of, fingerprint
 from fileserver.snapshot_chunks import (
     END,
     FILE_OVERHEAD_BYTES,
@@ -252,8 +252,9 @@ class StoreRestore:
             raise BadSnapshot("pieces that no file takes")
         others = contents[1:]
         sizes, crcs = [first_size, *map(len, others)], [first_crc, *map(crc32c, others)]
+        fingerprints = map(fingerprint, names, versions, deadlines, crcs)
         # Plain tuples by zip, which makes no other object per file.
-        self._table.load(names, list(zip(versions, deadlines, sizes, contents, crcs, strict=True)))
+        self._table.load(names, list(zip(versions, deadlines, sizes, contents, fingerprints, strict=True)))
 
     def _take_staged(self) -> tuple[list[bytes], int]:
         """The pieces that have come, and the checksum over all of them."""

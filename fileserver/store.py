@@ -49,7 +49,7 @@ from fileserver.commands import (
 )
 from fileserver.file_table import FileTable
 from fileserver.listing import StoreView
-from fileserver.records import PART_BYTES, RawRecord, Record, combine_crcs, join_contents
+from fileserver.records import PART_BYTES, RawRecord, Record, combine_crcs, crc_of, join_contents
 from fileserver.snapshot import StoreRestore, StoreSnapshot, StoreState
 from fileserver.uploads import MeasuredContent, Upload, Uploads
 
@@ -211,7 +211,7 @@ class Store:
             return Refusal.TOO_LARGE, 0 if old is None else old[0]
         deadline_us = self._deadline(exptime)
         if old is not None:
-            measured = _appended(old, measured)
+            measured = _appended(name, old, measured)
             if exptime == KEEP_EXPTIME:
                 deadline_us = old[1]
         return self._put(name, deadline_us, measured)
@@ -221,8 +221,8 @@ class Store:
         old = self._table.records.get(name)
         if old is None:
             return Refusal.NOT_FOUND, 0
-        version, _, size, stored, crc = old
-        self._table.put(name, version, self._deadline(exptime), size, stored, crc)
+        version, _, size, stored, _ = old
+        self._table.put(name, version, self._deadline(exptime), size, stored, crc_of(name, old))
         return version
 
     def _part(self, session: int, name: Name, argument: int, exptime: int, content: ContentField) -> Result:
@@ -274,10 +274,11 @@ def _short_sizes(contents: Sequence[ContentField]) -> list[int] | None:
     return sizes if not sizes or max(sizes) <= PART_BYTES else None
 
 
-def _appended(old: RawRecord, measured: MeasuredContent) -> MeasuredContent:
+def _appended(name: Name, old: RawRecord, measured: MeasuredContent) -> MeasuredContent:
     """The content of a file with another one behind it."""
     content, size, crc = measured
-    _, _, old_size, old_content, old_crc = old
+    _, _, old_size, old_content, _ = old
+    old_crc = crc_of(name, old)
     if isinstance(content, bytes):
         crc = crc32c(content, old_crc)
     else:

@@ -14,6 +14,7 @@ from fileserver.records import (
     add_piece,
     combine_crcs,
     content_of,
+    crc_of,
     cut,
     fingerprint,
     join_contents,
@@ -68,6 +69,12 @@ def test_combined_crcs_are_those_of_the_whole(left: bytes, right: bytes) -> None
 def test_crcs_combine_over_megabytes() -> None:
     left, right = b"left" * 1000, bytes(range(256)) * 8200
     assert combine_crcs(crc32c(left), crc32c(right), len(right)) == crc32c(left + right)
+
+
+@given(st.binary(), st.integers(1, 2**63), st.integers(0, 2**63), st.integers(0, 2**32 - 1))
+def test_a_fingerprint_has_the_crc_in_it(name: bytes, version: int, deadline_us: int, crc: int) -> None:
+    of_file = fingerprint(name, version, deadline_us, crc)
+    assert crc_of(name, (version, deadline_us, 0, b"", of_file)) == crc
 
 
 def test_each_part_of_a_file_shows_in_its_fingerprint() -> None:

@@ -6,7 +6,7 @@ import pytest
 from crc32c import crc32c
 
 from fileserver.commands import PART, BadBatch, Refusal
-from fileserver.records import PART_BYTES, Record
+from fileserver.records import PART_BYTES, Record, crc_of, fingerprint
 from fileserver.store import Store
 from tests.stage1_fileserver.store_commands import (
     SECOND_US,
@@ -35,6 +35,12 @@ def parts(upload: int, content: bytes) -> list[tuple[int, bytes, int, int, bytes
     return [part(upload, content[start : start + PART_BYTES]) for start in range(0, len(content), PART_BYTES)]
 
 
+def file_x(version: int, deadline_us: int, content: bytes) -> Record:
+    """The record of the file ``x``."""
+    of_file = fingerprint(b"x", version, deadline_us, crc32c(content))
+    return Record(version, deadline_us, len(content), content, of_file)
+
+
 def test_a_new_store_is_empty(store: Store) -> None:
     assert (store.version, store.clock_us, store.files, store.bytes) == (0, 0, 0, 0)
     assert store.lookup(b"x") is None
@@ -45,9 +51,9 @@ def test_a_new_store_is_empty(store: Store) -> None:
 class TestWrite:
     def test_creates_and_replaces(self, store: Store) -> None:
         assert run(store, write(b"x", b"one")) == [1]
-        assert store.lookup(b"x") == Record(1, 0, 3, b"one", crc32c(b"one"))
+        assert store.lookup(b"x") == file_x(1, 0, b"one")
         assert run(store, write(b"x", b"three", exptime=60), clock_us=7) == [2]
-        assert store.lookup(b"x") == Record(2, 7 + 60 * SECOND_US, 5, b"three", crc32c(b"three"))
+        assert store.lookup(b"x") == file_x(2, 7 + 60 * SECOND_US, b"three")
         assert (store.files, store.bytes) == (1, 5)
 
     def test_versions_count_all_files_without_gaps(self, store: Store) -> None:
@@ -64,7 +70,7 @@ class TestWrite:
         run(store, write(b"x", BIG + b"z"))
         record = store.lookup(b"x")
         assert record is not None
-        assert (record.size, record.crc) == (len(BIG) + 1, crc32c(BIG + b"z"))
+        assert (record.size, crc_of(b"x", record)) == (len(BIG) + 1, crc32c(BIG + b"z"))
         assert [len(piece) for piece in record.content if isinstance(piece, bytes)] == [PART_BYTES] * 5 + [1]
 
     def test_of_exactly_one_piece_is_no_rope(self, store: Store) -> None:
@@ -125,7 +131,7 @@ class TestDelete:
 class TestAppend:
     def test_creates_and_adds(self, store: Store) -> None:
         assert run(store, append(b"x", b"one"), append(b"x", b"two"), append(b"x", b"")) == [1, 2, 3]
-        assert store.lookup(b"x") == Record(3, 0, 6, b"onetwo", crc32c(b"onetwo"))
+        assert store.lookup(b"x") == file_x(3, 0, b"onetwo")
         assert store.bytes == 6
 
     def test_up_to_the_limit_and_not_beyond(self, store: Store) -> None:
@@ -141,7 +147,7 @@ class TestAppend:
         record = store.lookup(b"x")
         assert record is not None
         assert content_of_file(store, b"x") == piece * 100
-        assert record.crc == crc32c(piece * 100)
+        assert crc_of(b"x", record) == crc32c(piece * 100)
         assert len(record.content) == 8  # of 13 x 10,000 bytes, and the rest
 
     def test_of_an_upload(self, store: Store) -> None:
@@ -150,7 +156,7 @@ class TestAppend:
         record = store.lookup(b"x")
         assert record is not None
         assert content_of_file(store, b"x") == b"head" + BIG + b"tail"
-        assert record.crc == crc32c(b"head" + BIG + b"tail")
+        assert crc_of(b"x", record) == crc32c(b"head" + BIG + b"tail")
 
     def test_leaves_what_was_read_before_alone(self, store: Store) -> None:
         run(store, write(b"x", BIG))
@@ -170,17 +176,17 @@ class TestUploads:
         assert run(store, *parts(9, BIG), write(b"x", 9)) == [0, 0, 0, 0, 0, 1]
         record = store.lookup(b"x")
         assert record is not None
-        assert (record.size, record.crc) == (len(BIG), crc32c(BIG))
+        assert (record.size, crc_of(b"x", record)) == (len(BIG), crc32c(BIG))
         assert content_of_file(store, b"x") == BIG
         assert run(store, write(b"x", 9)) == [(Refusal.UPLOAD_LOST, 0)]
 
     def test_a_short_one_is_plain_bytes(self, store: Store) -> None:
         run(store, part(1, b"ab"), part(1, b""), part(1, b"cd"), write(b"x", 1))
-        assert store.lookup(b"x") == Record(1, 0, 4, b"abcd", crc32c(b"abcd"))
+        assert store.lookup(b"x") == file_x(1, 0, b"abcd")
 
     def test_an_empty_one_is_empty(self, store: Store) -> None:
         assert run(store, part(1, b""), write(b"x", 1)) == [0, 1]
-        assert store.lookup(b"x") == Record(1, 0, 0, b"", 0)
+        assert store.lookup(b"x") == file_x(1, 0, b"")
 
     def test_sessions_do_not_see_each_others(self, store: Store) -> None:
         run(store, part(1, b"of one"), session=1)

@@ -10,7 +10,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
 from fileserver.commands import ANY_VERSION, KEEP_EXPTIME, Refusal
 from fileserver.listing import StoreView
-from fileserver.records import PART_BYTES, fingerprint
+from fileserver.records import PART_BYTES, crc_of, fingerprint
 from fileserver.snapshot import StoreSnapshot
 from fileserver.store import Store
 from tests.stage1_fileserver.store_commands import (
@@ -162,7 +162,9 @@ class StoreMachine(RuleBasedStateMachine):
             record = store.lookup(name)
             assert record is not None
             assert (record.version, record.deadline_us) == (file.version, file.deadline_us or 0)
-            assert (record.size, record.crc) == (len(file.content), crc32c(file.content))
+            crc = crc32c(file.content)
+            assert (record.size, crc_of(name, record)) == (len(file.content), crc)
+            assert record.fingerprint == fingerprint(name, record.version, record.deadline_us, crc)
             assert content_of_file(store, name) == file.content
         deadlines = [file.deadline_us for file in model.files.values() if file.deadline_us is not None]
         assert store.next_deadline_us() == min(deadlines, default=None)
@@ -176,10 +178,7 @@ class StoreMachine(RuleBasedStateMachine):
         table = self.store._table
         assert list(table.names) == sorted(table.records)
         assert len(table.deadlines) == sum(record[1] != 0 for record in table.records.values())
-        assert table.digest == sum(
-            fingerprint(name, version, deadline_us, crc)
-            for name, (version, deadline_us, _, _, crc) in table.records.items()
-        )
+        assert table.digest == sum(of_file for _, _, _, _, of_file in table.records.values())
 
 
 TestStore = StoreMachine.TestCase
