@@ -37,8 +37,9 @@ from raftnode.trio_runtime import TrioRuntime, run_node
 from statemachine.configuration import Configuration
 from statemachine.roles import Options
 
-SPARE_US = 25_000
-"""How far a follower whom no commit waits for may be behind, if others are enough for a majority."""
+SPARE_US = 50_000
+"""How far a follower whom no commit waits for may be behind, if others are enough for a majority. In any case less than
+the time between two heartbeats."""
 HAND_OVER_SECONDS = 1.0
 ANSWER_SECONDS = 2.0
 """How long a clean stop waits for another leader, and for requests under way."""
@@ -185,7 +186,7 @@ def _node_options(config: ClusterConfig, server_id: int) -> NodeOptions:
             election_timeout_us_min=config.election_timeout_min_us,
             election_timeout_us_max=config.election_timeout_max_us,
             heartbeat_us=config.heartbeat_us,
-            spare_us=min(SPARE_US, config.heartbeat_us // 2),
+            spare_us=min(SPARE_US, config.heartbeat_us * 5 // 6),
         ),
         snapshot_log_bytes=config.snapshot_log_bytes,
     )
