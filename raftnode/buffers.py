@@ -1,10 +1,12 @@
-"""Rows of buffers for calls that take several at once: few of them, and big ones uncopied."""
+"""Bytes, in whatever buffer they lie; rows of buffers for calls that take several: few of them, big ones uncopied."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TypeAlias
 
-from raftnode.direct_io import Chunk
+Chunk: TypeAlias = bytes | bytearray | memoryview
+"""Bytes to be read, sent or written."""
 
 
 def gathered(parts: Iterable[Chunk], apart_bytes_min: int) -> list[Chunk]:

@@ -35,7 +35,7 @@ from typing import Any, TypeAlias
 
 import attrs
 
-from raftnode.direct_io import Chunk
+from raftnode.buffers import Chunk
 from raftnode.proposals import Proposals, Propose
 from statemachine import messages
 from statemachine.messages import (

@@ -18,10 +18,10 @@ import fcntl
 import mmap
 import os
 from collections.abc import Sequence
-from typing import Final, TypeAlias
+from typing import Final
 
-Chunk: TypeAlias = bytes | bytearray | memoryview
-"""Bytes that can be written."""
+from raftnode.buffers import Chunk
+
 BLOCK_BYTES: Final = 4096
 """What offsets and lengths are multiples of. What wants more than that refuses the write, and gets plain ones."""
 BUFFER_BYTES: Final = 1024 * 1024

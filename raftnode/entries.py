@@ -21,7 +21,7 @@ from __future__ import annotations
 import enum
 import struct
 
-from raftnode.direct_io import Chunk
+from raftnode.buffers import Chunk
 from statemachine.values import value
 
 _HEADER = struct.Struct(">Bqqqq")

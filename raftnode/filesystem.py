@@ -27,7 +27,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from raftnode.direct_io import Chunk, DirectFile, make_direct, make_plain
+from raftnode.buffers import Chunk
+from raftnode.direct_io import DirectFile, make_direct, make_plain
 
 BUFFERS_MAX = 1024
 """The most buffers that one write takes (IOV_MAX on Linux)."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 from enum import IntEnum
 from struct import Struct
 
-from raftnode.direct_io import Chunk
+from raftnode.buffers import Chunk
 
 FRAME_BYTES_MAX = 1024 * 1024
 """Most bytes in one piece: nearly every message is one, and none waits long behind one."""

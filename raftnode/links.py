@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from raftnode.direct_io import Chunk
+from raftnode.buffers import Chunk
 
 
 class Address(NamedTuple):

@@ -48,9 +48,8 @@ from zlib import crc32
 
 import attrs
 
-from raftnode.buffers import gathered
+from raftnode.buffers import Chunk, gathered
 from raftnode.checksums import CHECKSUM, CHECKSUMS, FORMAT_VERSION, Checksum
-from raftnode.direct_io import Chunk
 from raftnode.storage_values import VOTED_FOR_NOBODY, StorageIdentity
 from statemachine.events import EntriesRun, HardState
 from statemachine.values import value

@@ -26,7 +26,7 @@ from typing import Any
 import attrs
 import trio
 
-from raftnode.direct_io import Chunk
+from raftnode.buffers import Chunk
 from raftnode.frames import FRAME_BYTES_MAX, HEAD_BYTES, parse_head
 from raftnode.links import Address, Link, serve_as_they_come
 

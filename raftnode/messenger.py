@@ -30,7 +30,7 @@ from typing import Any, TypeAlias
 import attrs
 import trio
 
-from raftnode.direct_io import Chunk
+from raftnode.buffers import Chunk
 from raftnode.hello import PROTOCOL_VERSION, Hello
 from raftnode.links import Address, Network
 from raftnode.os_network import OsNetwork

@@ -31,8 +31,8 @@ import attrs
 
 from raftnode import codec
 from raftnode.barriers import BarrierPassed, Barriers
+from raftnode.buffers import Chunk
 from raftnode.cluster_clock import ClusterClock, hear
-from raftnode.direct_io import Chunk
 from raftnode.node_values import Flag, NodeOptions, Observer, PeerStatus, Sender
 from raftnode.proposals import Proposals
 from raftnode.proposer import Proposer

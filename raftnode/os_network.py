@@ -16,7 +16,7 @@ import attrs
 import trio
 
 from raftnode import polling
-from raftnode.direct_io import Chunk
+from raftnode.buffers import Chunk
 from raftnode.giving_way import give_way
 from raftnode.links import Address, Link, Poller, serve_as_they_come
 from raftnode.reactor import Reactor

@@ -13,8 +13,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from raftnode.buffers import gathered
-from raftnode.direct_io import Chunk
+from raftnode.buffers import Chunk, gathered
 from raftnode.frames import FRAME_BYTES_MAX, HEAD_BYTES, Channel, frame, frame_head
 
 CHUNK_BYTES = FRAME_BYTES_MAX + HEAD_BYTES

@@ -20,7 +20,7 @@ import attrs
 import cbor2
 
 from raftnode import entries
-from raftnode.direct_io import Chunk
+from raftnode.buffers import Chunk
 from raftnode.entries import EntryKind
 from statemachine.values import value
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import attrs
 
-from raftnode.direct_io import Chunk
+from raftnode.buffers import Chunk
 from raftnode.filesystem import FileSystem, OpenMode
 from raftnode.log_frames import FRAME_HEAD_BYTES
 

@@ -36,7 +36,7 @@ from pathlib import Path
 
 import attrs
 
-from raftnode.direct_io import Chunk
+from raftnode.buffers import Chunk
 from raftnode.filesystem import BUFFERS_MAX, OpenMode, write_all
 
 APPEND_BLOCK_BYTES = 512

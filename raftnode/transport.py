@@ -32,7 +32,7 @@ import attrs
 import structlog
 import trio
 
-from raftnode.direct_io import Chunk
+from raftnode.buffers import Chunk
 from raftnode.frames import (
     FRAME_BYTES_MAX,
     MESSAGE_BYTES_MAX,

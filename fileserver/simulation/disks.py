@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from random import Random
 
-from raftnode.direct_io import Chunk
+from raftnode.buffers import Chunk
 from raftnode.simulated_disk import SimulatedDisk
 
 

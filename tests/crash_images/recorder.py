@@ -24,7 +24,7 @@ from typing import TypeAlias
 
 import attrs
 
-from raftnode.direct_io import Chunk
+from raftnode.buffers import Chunk
 from raftnode.filesystem import OpenMode, write_all
 from raftnode.simulated_disk import SimulatedCrash, SimulatedDisk, Survival
 from tests.stage3_raftnode.storage_tools import DIRECTORY, State

@@ -9,7 +9,7 @@ from heapq import heappop, heappush
 import attrs
 import cbor2
 
-from raftnode.direct_io import Chunk
+from raftnode.buffers import Chunk
 
 ENTRIES_PER_CHUNK = 16
 

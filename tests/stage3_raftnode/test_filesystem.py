@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from raftnode import filesystem
-from raftnode.direct_io import Chunk
+from raftnode.buffers import Chunk
 from raftnode.filesystem import BUFFERS_MAX, OpenMode, OsFileSystem, write_all
 
 

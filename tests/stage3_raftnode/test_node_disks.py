@@ -10,7 +10,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from raftnode.direct_io import Chunk
+from raftnode.buffers import Chunk
 from raftnode.disk_health import DiskFailed
 from raftnode.simulated_disk import Call, SimulatedDisk
 from raftnode.trio_runtime import monotonic_us

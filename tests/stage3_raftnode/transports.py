@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 import trio
 
-from raftnode.direct_io import Chunk
+from raftnode.buffers import Chunk
 from raftnode.hello import PROTOCOL_VERSION, Hello
 from raftnode.links import Address, Link, Network
 from raftnode.memory_network import MemoryNetwork
