@@ -60,6 +60,10 @@ class SnapshotCorrupt(Corrupt):
     """A snapshot is damaged."""
 
 
+class EntriesGone(StorageError):
+    """Entries were dropped, since a snapshot has them."""
+
+
 class SnapshotGone(StorageError):
     """The snapshot was removed since newer ones are there."""
 

@@ -33,6 +33,7 @@ from raftnode import codec
 from raftnode.barriers import BarrierPassed, Barriers
 from raftnode.buffers import Chunk
 from raftnode.cluster_clock import ClusterClock, hear
+from raftnode.entry_reader import EntryReader
 from raftnode.node_values import Flag, NodeOptions, Observer, PeerStatus, Sender
 from raftnode.proposals import Proposals
 from raftnode.proposer import Proposer
@@ -125,6 +126,7 @@ class Node:
             self._proposer.restored,
             runtime,
         )
+        self._entry_reader = EntryReader(storage, self._step, runtime)
         self._room = RoomKeeper(self.raft, storage, self._step, self._say, self._flags_of, runtime)
         self._transport: Sender | None = None
         self._inbox: list[tuple[int, codec.Envelope]] = []
@@ -267,11 +269,12 @@ class Node:
     def tasks(self) -> tuple[Callable[[], Awaitable[None]], ...]:
         """What is to be run, all of it at the same time, until cancelled, once a transport is attached.
 
-        Each raises DiskFailed when the disk failed in a way that leaves no safe way on.
+        Each raises DiskFailed when the disk failed in a way that leaves no safe way on, or LogCorrupt.
         """
         return (
             self._saver.run,
             self._room.run,
+            self._entry_reader.run,
             *self._snapshots.tasks(self._saver.take_receiver),
             self._keep_clock,
             self._drive,
@@ -388,8 +391,8 @@ class Node:
             self._send(ready.messages)
         for chunk in ready.chunks_to_send:
             self._send_chunk(chunk)
-        for run in ready.runs:
-            self._snapshots.log_grew(run)
+        if ready.entries_to_read:
+            self._entry_reader.read(ready.entries_to_read)
         if ready.must_save or ready.messages_after_save or ready.chunks_received:
             self._saver.save(ready, leads=self.raft.is_leader)
         for number in ready.barriers_failed:

@@ -38,6 +38,7 @@ import attrs
 from raftnode.checksums import CHECKSUM, Checksum
 from raftnode.disk_health import LogCorrupt, SnapshotCorrupt, WrongDirectory
 from raftnode.filesystem import FileSystem, OpenMode
+from raftnode.frame_places import PLACE_BYTES, FramePlaces
 from raftnode.log_frames import (
     ALIGNMENT_BYTES,
     CHECKED_FROM,
@@ -85,6 +86,7 @@ class FoundLog:
     entries: list[bytes] = attrs.Factory(list)
     terms: list[tuple[int, int]] = attrs.Factory(list)
     """The first index and the term of each run of entries of one term."""
+    places: FramePlaces = attrs.Factory(FramePlaces)
 
     @property
     def next_index(self) -> int:
@@ -114,6 +116,7 @@ class FoundLog:
         """Empties the log; it begins after that index now."""
         self.entries.clear()
         self.terms.clear()
+        self.places.clear()
         self.first_index = index + 1
         for segment in self.segments:
             segment.end_index = 0
@@ -206,6 +209,7 @@ def _read_frames(log: FoundLog, path: Path, data: bytes, header: SegmentHeader, 
     limit = min(limit, len(data))
     offset = HEADER_BYTES
     last_offset = None
+    place_due_at = 0
     entries = log.entries
     add_entry = entries.append
     while offset + FRAME_HEAD_BYTES <= limit:
@@ -232,9 +236,12 @@ def _read_frames(log: FoundLog, path: Path, data: bytes, header: SegmentHeader, 
             and first_index == log.first_index + len(entries)
             and 0 <= end - entry - size < ALIGNMENT_BYTES
         ):
+            if offset >= place_due_at:
+                log.places.add(first_index, first_index, header.number, offset)
+                place_due_at = offset + PLACE_BYTES
             add_entry(data[entry : entry + size])
         else:
-            _add_frame(log, path, data, offset)
+            _add_frame(log, path, data, offset, header.number)
         chain = check
         sequence += 1
         last_offset = offset
@@ -244,13 +251,15 @@ def _read_frames(log: FoundLog, path: Path, data: bytes, header: SegmentHeader, 
     return offset
 
 
-def _add_frame(log: FoundLog, path: Path, data: bytes, offset: int) -> None:
+def _add_frame(log: FoundLog, path: Path, data: bytes, offset: int, segment: int) -> None:
     try:
         hard_state, reset, runs = decode_body(data, offset)
         if hard_state is not None:
             log.hard_state = hard_state
         if reset is not None:
             log.reset(reset[0])
+        if runs:
+            log.places.add(min([run.first_index for run in runs]), log.next_index, segment, offset)
         for run in runs:
             log.add_run(run)
     except BadFrame as error:

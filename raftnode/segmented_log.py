@@ -16,7 +16,8 @@ a whole frame that was begun by a save, and the header knows where the segment b
 
 Threads: ``save``, ``reset`` and ``close`` belong to one thread. ``prepare_next`` and ``compact`` may run in
 another at the same time. They meet in two places: the prepared file is handed over by assigning one attribute,
-which only ``prepare_next`` fills and only ``save`` empties; the row of segments is changed under a lock.
+which only ``prepare_next`` fills and only ``save`` empties; the row of segments, and where in them entries stand, is
+changed under a lock. ``read`` may run in yet another.
 """
 
 from __future__ import annotations
@@ -29,9 +30,10 @@ from pathlib import Path
 import attrs
 
 from raftnode.checksums import CHECKSUM, Checksum
-from raftnode.disk_health import FULL_ERRORS, DiskFull, DiskHealth
+from raftnode.disk_health import FULL_ERRORS, DiskFull, DiskHealth, EntriesGone, LogCorrupt
 from raftnode.filesystem import FileSystem, OpenMode, write_all
 from raftnode.log_frames import HEADER_BYTES, FrameBody, SegmentHeader, encode_body, seal
+from raftnode.log_reading import read_entries
 from raftnode.recovery import FoundLog
 from raftnode.segments import (
     SIZE_BYTES_MIN,
@@ -85,6 +87,7 @@ class SegmentedLog:
         self._position = position
         self._segment_bytes = segment_bytes
         self._segments = found.segments
+        self._places = found.places
         self._hard_state = found.hard_state
         self._first_index = found.first_index
         self._next_index = found.next_index
@@ -209,13 +212,45 @@ class SegmentedLog:
         self._no_room_to_save = False
         if hard_state is not None:
             self._hard_state = hard_state
-        if lowest_index < self._next_index:
-            with self._row_lock:
+        with self._row_lock:
+            if lowest_index < self._next_index:
                 for segment in self._segments[:-1]:
                     segment.end_index = min(segment.end_index, lowest_index)
-        if reset is not None:
-            self._first_index = reset[0] + 1
+            if reset is not None:
+                self._first_index = lowest_index = reset[0] + 1
+                self._places.clear()
+            if runs:
+                offset = self._position.offset - body.frame_bytes
+                self._places.add(lowest_index, self._next_index, self._segments[-1].number, offset)
         self._next_index = next_index
+
+    def read(self, first_index: int, last_index: int) -> tuple[bytes, ...]:
+        """Reads entries that were saved, from ``first_index`` on: at least one, and at most up to ``last_index``.
+
+        Raises EntriesGone, LogCorrupt, DiskFailed.
+        """
+        self._require_open()
+        with self._row_lock:
+            found = self._places.find(first_index)
+            if found is None:
+                raise EntriesGone(f"entry {first_index} isn't kept")
+            place, following = found
+            segment = next(segment for segment in self._segments if segment.number == place.segment)
+            end = self._position.offset if segment is self._segments[-1] else segment.size_bytes
+        if following is not None:
+            last_index = min(last_index, following.index - 1)
+            if following.segment == place.segment:
+                end = following.offset
+        try:
+            return read_entries(self._filesystem, segment.path, place, end, first_index, last_index)
+        except (OSError, LogCorrupt) as error:
+            with self._row_lock:
+                if segment not in self._segments:
+                    # Removed meanwhile, and perhaps another segment already.
+                    raise EntriesGone(f"entry {first_index} isn't kept") from error
+            if isinstance(error, LogCorrupt):
+                raise
+            raise self._health.failed("reading", segment.path, error) from error
 
     def _require_open(self) -> None:
         self._health.require()
@@ -332,6 +367,7 @@ class SegmentedLog:
         with self._row_lock:
             while len(self._segments) > 1 and self._segments[0].end_index <= first_index_kept:
                 removable.append(self._segments.pop(0))
+            self._places.drop_before(self._segments[0].number)
         # Lowest first: a crash in between leaves a row without a gap, or one that recovery knows to be harmless.
         for segment in removable:
             try:

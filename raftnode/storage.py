@@ -18,8 +18,8 @@ What may be relied on:
 * After a failed write or flush, everything raises DiskFailed. After DiskFull, nothing has changed.
 * When damage is found, :meth:`Storage.open` raises, and nothing was deleted or changed.
 
-``save``, ``reset_to`` and ``close`` belong to one thread; ``prepare_next``, ``compact`` and all of
-``snapshots`` may be used in worker threads meanwhile.
+``save``, ``reset_to`` and ``close`` belong to one thread; ``read_entries``, ``prepare_next``, ``compact`` and all of
+``snapshots`` may be used in other threads meanwhile.
 """
 
 from __future__ import annotations
@@ -166,6 +166,13 @@ class Storage:
         """
         if hard_state is not None or runs:
             self._log.save(hard_state, runs)
+
+    def read_entries(self, first_index: int, last_index: int) -> tuple[bytes, ...]:
+        """Reads entries that were saved, from ``first_index`` on: at least one, and at most up to ``last_index``.
+
+        Raises EntriesGone, LogCorrupt, DiskFailed.
+        """
+        return self._log.read(first_index, last_index)
 
     def prepare_next(self) -> None:
         """Lays the next segment ready, for a worker thread; save goes on meanwhile.

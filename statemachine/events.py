@@ -114,6 +114,26 @@ class SnapshotRefused:
 
 
 @value
+class LimitMemory:
+    """Drop the oldest entries from memory until it has no more bytes of them than that.
+
+    Only such as are applied, and are on disk: from there they will be read when a follower needs them.
+    """
+
+    bytes_max: int
+    applied_index: int
+
+
+@value
+class EntriesRead:
+    """Entries that a ready value told to read, consecutive, of one term; none if a snapshot has taken their place."""
+
+    to: ServerId
+    first_index: int
+    entries: tuple[bytes, ...]
+
+
+@value
 class TransferLeadership:
     """Hand leadership to another server (thesis 3.10)."""
 
@@ -144,6 +164,8 @@ Event: TypeAlias = (
     | SnapshotTaken
     | SnapshotInstalled
     | SnapshotRefused
+    | LimitMemory
+    | EntriesRead
     | TransferLeadership
     | PeerConnected
     | PeerDisconnected

@@ -200,6 +200,9 @@ def _check_fields(raft: Raft, runs: list[tuple[int, int]]) -> None:
     _demand(raft, terms == sorted(terms), "terms decrease along the log")
     _demand(raft, log.base_index <= raft.commit_index <= log.last_index, "the commit index is outside of the log")
     _demand(raft, log.base_index <= raft.persisted_index <= log.last_index, "saved entries that aren't there")
+    _demand(raft, log.base_index <= log.memory_base, "entries in memory that aren't in the log")
+    on_disk_alone = log.memory_base if log.memory_base > log.base_index else 0
+    _demand(raft, on_disk_alone <= min(raft.commit_index, raft.persisted_index), "forgotten before it was saved")
     _demand(raft, raft.verified_index <= log.last_index, "verified entries that aren't there")
     _demand(raft, raft.known_commit_index >= raft.commit_index, "committed more than any leader said")
     _demand(raft, leads == (raft.leader_id == raft.server_id), "a leader knows that it leads, and nobody else does")

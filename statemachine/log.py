@@ -5,20 +5,35 @@ kept as runs ``(first index, term)`` found by bisection. A compacted prefix leav
 behind (``base_index``, ``base_term``), which the consistency check of AppendEntries still needs
 (thesis 5.1). A new log has base 0 of term 0.
 
+The older part of the log is kept by its terms alone: entries up to ``memory_base`` have to be read back from disk
+(:mod:`statemachine.disk_entries`), as only a follower that is far behind needs them. So a log may be long without
+taking much memory.
+
 Invariants: indexes are consecutive from ``base_index + 1``; terms never decrease along the log; the first
-run begins at ``base_index + 1`` when there are entries.
+run begins at ``base_index + 1`` when there are entries; ``base_index <= memory_base <= last_index``.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import islice
 
 
 class Log:
     """Entries ``first_index`` to ``last_index``; see the module's docstring."""
 
-    __slots__ = ("_entries", "_run_firsts", "_run_terms", "base_index", "base_term", "last_index")
+    __slots__ = (
+        "_entries",
+        "_run_firsts",
+        "_run_terms",
+        "appended_bytes",
+        "base_index",
+        "base_term",
+        "last_index",
+        "memory_base",
+        "memory_bytes",
+    )
 
     def __init__(self, base_index: int = 0, base_term: int = 0) -> None:
         """Begin with no entries behind ``base_index``, the last entry that a snapshot covers."""
@@ -28,6 +43,12 @@ class Log:
         self.base_index = base_index
         self.base_term = base_term
         self.last_index = base_index
+        self.memory_base = base_index
+        """Entries above it are in memory."""
+        self.memory_bytes = 0
+        """How many bytes these have."""
+        self.appended_bytes = 0
+        """How many bytes all entries had that were ever appended: two readings tell how much the log has grown."""
 
     @property
     def first_index(self) -> int:
@@ -40,8 +61,8 @@ class Log:
         return self._run_terms[-1] if self._run_terms else self.base_term
 
     def __len__(self) -> int:
-        """How many entries are kept."""
-        return len(self._entries)
+        """How many entries are kept, in memory or on disk."""
+        return self.last_index - self.base_index
 
     def term_at(self, index: int) -> int | None:
         """The term of the entry at ``index``, or None where it isn't known: compacted away or not there yet."""
@@ -52,27 +73,27 @@ class Log:
         return self._run_terms[bisect_right(self._run_firsts, index) - 1]
 
     def entries(self, first_index: int, last_index: int) -> list[bytes]:
-        """The entries from ``first_index`` to ``last_index``, both included; they must be kept."""
-        offset = self.base_index + 1
+        """The entries from ``first_index`` to ``last_index``, both included; they must be in memory."""
+        offset = self.memory_base + 1
         return self._entries[first_index - offset : last_index + 1 - offset]
 
     def run_from(self, first_index: int, bytes_max: int) -> tuple[int, tuple[bytes, ...]]:
         """Entries of one term from ``first_index`` on: their term, and as many as fit ``bytes_max`` (at least one).
 
-        ``first_index`` must be kept.
+        ``first_index`` must be in memory.
         """
         run = bisect_right(self._run_firsts, first_index) - 1
-        end = self._run_firsts[run + 1] if run + 1 < len(self._run_firsts) else self.last_index + 1
-        start = first_index - self.base_index - 1
-        stop = start
-        size = 0
-        entries = self._entries
-        for position in range(start, end - self.base_index - 1):
-            size += len(entries[position])
-            if size > bytes_max and position > start:
-                break
-            stop = position + 1
-        return self._run_terms[run], tuple(entries[start:stop])
+        start = first_index - self.memory_base - 1
+        end = self._run_end(run) - self.memory_base
+        stop = start + fitting(islice(self._entries, start, end), bytes_max)
+        return self._run_terms[run], tuple(self._entries[start:stop])
+
+    def last_of_run(self, index: int) -> int:
+        """The last index of consecutive entries that have the term of the one at ``index``, which must be kept."""
+        return self._run_end(bisect_right(self._run_firsts, index) - 1)
+
+    def _run_end(self, run: int) -> int:
+        return self._run_firsts[run + 1] - 1 if run + 1 < len(self._run_firsts) else self.last_index
 
     def count_matching(self, first_index: int, term: int, count: int) -> int:
         """How many of ``count`` entries of ``term`` from ``first_index`` on stand in the log already.
@@ -85,8 +106,7 @@ class Log:
         run = bisect_right(self._run_firsts, first_index) - 1
         if self._run_terms[run] != term:
             return 0
-        end = self._run_firsts[run + 1] if run + 1 < len(self._run_firsts) else self.last_index + 1
-        return min(count, end - first_index)
+        return min(count, self._run_end(run) + 1 - first_index)
 
     def last_index_not_after(self, index: int, term: int) -> int:
         """The highest index, at most ``index``, whose entry's term is at most ``term``.
@@ -107,10 +127,13 @@ class Log:
             self._run_terms.append(term)
         self._entries.extend(entries)
         self.last_index += len(entries)
+        size = sum(map(len, entries))
+        self.memory_bytes += size
+        self.appended_bytes += size
 
     def truncate(self, last_index: int) -> None:
-        """Drop all entries behind ``last_index``, which is at least ``base_index``."""
-        del self._entries[last_index - self.base_index :]
+        """Drop all entries behind ``last_index``, which is at least ``memory_base``."""
+        self._drop_from_memory(last_index - self.memory_base, len(self._entries))
         keep = bisect_right(self._run_firsts, last_index)
         del self._run_firsts[keep:]
         del self._run_terms[keep:]
@@ -123,26 +146,59 @@ class Log:
             return
         new_base_term = self.term_at(new_base)
         assert new_base_term is not None, "compaction reaches past the end of the log"
-        del self._entries[: new_base - self.base_index]
+        self.forget(new_base)
         keep_from = max(bisect_right(self._run_firsts, first_index_kept) - 1, 0)
         del self._run_firsts[:keep_from]
         del self._run_terms[:keep_from]
         self.base_index = new_base
         self.base_term = new_base_term
-        if not self._entries:
+        if new_base == self.last_index:
             self._run_firsts.clear()
             self._run_terms.clear()
         else:
             self._run_firsts[0] = first_index_kept
 
+    def limit_memory(self, bytes_max: int, last_index: int) -> None:
+        """Drop the oldest entries from memory, up to ``last_index`` at most, until it has no more than that."""
+        size = self.memory_bytes
+        new_base = self.memory_base
+        for entry in self._entries:
+            if size <= bytes_max or new_base >= last_index:
+                break
+            size -= len(entry)
+            new_base += 1
+        self.forget(new_base)
+
+    def forget(self, index: int) -> None:
+        """Drop the entries up to ``index`` from memory, which are on disk."""
+        if index > self.memory_base:
+            self._drop_from_memory(0, index - self.memory_base)
+            self.memory_base = index
+
+    def _drop_from_memory(self, start: int, stop: int) -> None:
+        self.memory_bytes -= sum(map(len, self._entries[start:stop]))
+        del self._entries[start:stop]
+
     def reset(self, base_index: int, base_term: int) -> None:
         """Forget everything and begin behind a snapshot's last entry (thesis, Figure 5.3, step 7)."""
         self._entries.clear()
+        self.memory_bytes = 0
         self._run_firsts.clear()
         self._run_terms.clear()
-        self.base_index = self.last_index = base_index
+        self.base_index = self.memory_base = self.last_index = base_index
         self.base_term = base_term
 
     def runs(self) -> list[tuple[int, int]]:
         """The runs of terms, as (first index, term) in order."""
         return list(zip(self._run_firsts, self._run_terms, strict=True))
+
+
+def fitting(entries: Iterable[bytes], bytes_max: int) -> int:
+    """How many of the entries fit together into so many bytes, the first of them in any case."""
+    count = size = 0
+    for entry in entries:
+        size += len(entry)
+        if size > bytes_max and count:
+            break
+        count += 1
+    return count

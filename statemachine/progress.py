@@ -66,6 +66,8 @@ class Progress:
     """The follower waits for the outcome of entries up to here and is told at once when they commit."""
     entries_wanted: int = 0
     """The follower waits for entries up to here, and isn't spared them (:mod:`statemachine.thrift`)."""
+    reading_from: int = 0
+    """In REPLICATE: the entries from here on are being read from disk, if this is ``next_index``."""
     snapshot: SnapshotMeta | None = None
     """In SNAPSHOT: the one being sent."""
     snapshot_offset: int = 0
@@ -125,3 +127,4 @@ class Progress:
         self.inflight.clear()
         self.inflight_bytes = 0
         self.position_due = False
+        self.reading_from = 0

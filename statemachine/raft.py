@@ -28,12 +28,14 @@ from typing import Any
 
 import attrs
 
-from statemachine import elections, reads, replication, snapshots, thrift, transfer
+from statemachine import disk_entries, elections, reads, replication, snapshots, thrift, transfer
 from statemachine.configuration import Configuration
 from statemachine.events import (
+    EntriesRead,
     EntriesRun,
     Event,
     HardState,
+    LimitMemory,
     PeerConnected,
     PeerDisconnected,
     Persisted,
@@ -198,6 +200,7 @@ class Raft:
             or output.chunks_received
             or output.chunks_to_send
             or output.log_reset
+            or output.entries_to_read
         )
 
     @property
@@ -440,6 +443,8 @@ _HANDLERS: dict[type, Callable[[Raft, Any], None]] = {
     SnapshotTaken: snapshots.snapshot_taken,
     SnapshotInstalled: snapshots.snapshot_installed,
     SnapshotRefused: snapshots.snapshot_refused,
+    LimitMemory: disk_entries.limit_memory,
+    EntriesRead: disk_entries.entries_read,
     TransferLeadership: transfer.transfer_leadership,
     PeerConnected: replication.peer_connected,
     PeerDisconnected: elections.peer_disconnected,

@@ -42,6 +42,18 @@ class ChunkToSend:
 
 
 @value
+class EntriesToRead:
+    """Entries that a follower needs and that are on disk alone; the caller reads them and steps EntriesRead.
+
+    They are committed, and saved; reading the first of them is enough, more of them is better.
+    """
+
+    to: ServerId
+    first_index: int
+    last_index: int
+
+
+@value
 class ChunkReceived:
     """A piece of a snapshot that the leader sent; to be written before ``messages_after_save`` go."""
 
@@ -86,6 +98,7 @@ class Ready:
     """Submitted entries that were not taken: this server doesn't lead, or is handing leadership over."""
     chunks_to_send: list[ChunkToSend] = attrs.field(factory=list)
     chunks_received: list[ChunkReceived] = attrs.field(factory=list)
+    entries_to_read: list[EntriesToRead] = attrs.field(factory=list)
 
     @property
     def must_save(self) -> bool:

@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, TypeAlias
 
-from statemachine import reads, snapshots, thrift, transfer
+from statemachine import disk_entries, reads, snapshots, thrift, transfer
 from statemachine.events import PeerConnected, Submit
 from statemachine.messages import AppendEntries, AppendEntriesResult, ServerId
 from statemachine.progress import Progress, ProgressState
@@ -119,17 +119,35 @@ def _send_entries(raft: Raft, server: ServerId, progress: Progress, batches: _Ba
             snapshots.begin(raft, server, progress)
             break
         probing = progress.state is ProgressState.PROBE
+        if previous < raft.log.memory_base and not probing:
+            disk_entries.request(raft, server, progress)
+            break
         message, size_bytes = _append_entries_from(raft, previous, batches, probing=probing)
-        raft.send(server, message, urgent=False)
         sent = True
-        progress.commit_sent = message.leader_commit
         if probing:
             progress.probe_sent = True
+            progress.commit_sent = message.leader_commit
+            raft.send(server, message, urgent=False)
         else:
-            progress.sent(previous + len(message.entries), size_bytes, raft.now_us)
+            _send_in_order(raft, server, progress, message, size_bytes)
         if probing or progress.next_index > raft.log.last_index:
             break
     return sent
+
+
+def _send_in_order(raft: Raft, server: ServerId, progress: Progress, message: AppendEntries, size_bytes: int) -> None:
+    """Send the next entries, of so many bytes, to a follower whose log agrees."""
+    progress.commit_sent = message.leader_commit
+    progress.sent(message.prev_log_index + len(message.entries), size_bytes, raft.now_us)
+    raft.send(server, message, urgent=False)
+
+
+def send_entries_from_disk(raft: Raft, server: ServerId, progress: Progress, entries: tuple[bytes, ...]) -> None:
+    """Send the next entries to a follower whose log agrees; they were read back, and are of one term."""
+    term = raft.log.term_at(progress.next_index)
+    assert term is not None, "what is to be read is kept"
+    message = _append_entries(raft, progress.next_index - 1, term, entries)
+    _send_in_order(raft, server, progress, message, sum(map(len, entries)))
 
 
 def _may_send_entries(raft: Raft, progress: Progress) -> bool:
@@ -147,13 +165,13 @@ def _append_entries_from(raft: Raft, previous: int, batches: _Batches, *, probin
     """The message with the entries behind ``previous``, and their bytes.
 
     Followers at one index share it, so that it is encoded once. A probe is repeated with every heartbeat, so it has
-    entries only if they are small.
+    entries only if they are small, and in memory.
     """
     batch = batches.get((previous, probing))
     if batch is None:
         term = 0
         entries: tuple[bytes, ...] = ()
-        if previous < raft.log.last_index:
+        if raft.log.memory_base <= previous < raft.log.last_index:
             bytes_max = raft.options.probe_bytes_max if probing else raft.options.append_bytes_max
             term, entries = raft.log.run_from(previous + 1, bytes_max)
             if probing and len(entries[0]) > bytes_max:

@@ -26,7 +26,16 @@ from fileserver.store import Store
 from raftnode.node import Node
 from raftnode.node_values import NodeOptions, Observer
 from raftnode.simulated_disk import SimulatedCrash
-from raftnode.storage import Corrupt, DiskFailed, DiskFull, SnapshotCorrupt, Storage, StorageError, StorageIdentity
+from raftnode.storage import (
+    Corrupt,
+    DiskFailed,
+    DiskFull,
+    LogCorrupt,
+    SnapshotCorrupt,
+    Storage,
+    StorageError,
+    StorageIdentity,
+)
 from statemachine.configuration import Configuration
 from statemachine.ready import Outgoing
 
@@ -44,6 +53,14 @@ class WatchedNode(Node):
     def turn(self) -> None:
         """See Node."""
         super().turn()
+        self._look()
+
+    def _apply_committed(self) -> bool:
+        # What is applied may be dropped from memory at once, and can't be looked at any more.
+        self._look()
+        return super()._apply_committed()
+
+    def _look(self) -> None:
         self.world.checker.stepped(self.raft)
         self.world.ledger.stepped(self.raft)
 
@@ -198,6 +215,9 @@ class SimulatedServer:
             self.crash("in the middle of a call", power_cut=True)
         except DiskFailed as error:
             self.crash(f"disk failed: {error}", power_cut=False)
+        except LogCorrupt as error:
+            self.world.found_damage(self, str(error))
+            self.crash(f"log damaged: {error}", power_cut=False)
         else:
             # What the disk took in place, the server waits for before it does anything else.
             spent_us = self.disk.spent_us
@@ -239,7 +259,7 @@ class SimulatedServer:
         except Corrupt as error:
             self._let_go(power_cut=False)
             self.retired = str(error)
-            self.world.refused_to_start(self, str(error))
+            self.world.found_damage(self, str(error))
         else:
             self.disk.spent_us = 0
             self.up = True

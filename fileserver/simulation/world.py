@@ -262,8 +262,8 @@ class World:
         self.tell("no start", f"server {server.server_id}", why)
         self.nemesis.restart(server)
 
-    def refused_to_start(self, server: SimulatedServer, why: str) -> None:
-        """A server found its disk damaged."""
+    def found_damage(self, server: SimulatedServer, why: str) -> None:
+        """A server found its disk damaged, and doesn't start, or go on."""
         self.tell("refusal", f"server {server.server_id}", why)
         if not server.has_rot:
             raise Violation(f"server {server.server_id} takes a crash for damage: {why}")

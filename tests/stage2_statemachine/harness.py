@@ -18,6 +18,7 @@ import attrs
 from statemachine.configuration import Configuration
 from statemachine.events import (
     Event,
+    LimitMemory,
     PeerConnected,
     PeerDisconnected,
     ReadBarrier,
@@ -196,6 +197,11 @@ class Cluster:
             if event is not None:
                 self.take(server_id, event)
 
+    def limit_memory(self, server_id: ServerId, bytes_max: int) -> None:
+        """Have a server drop entries from memory that it has applied."""
+        if server_id in self.servers:
+            self.take(server_id, LimitMemory(bytes_max, self.servers[server_id].applied_index))
+
     def transfer(self, server_id: ServerId, target: ServerId | None = None) -> None:
         """Have a server hand over, if it leads."""
         self.take(server_id, TransferLeadership(target))
@@ -292,6 +298,8 @@ class Cluster:
                 self.take(server.server_id, PeerConnected(wanted.to))
             else:
                 self._send(server.server_id, wanted.to, chunk)
+        for asked in ready.entries_to_read:
+            self.take(server.server_id, server.read_entries(asked, self.generator))
         if ready.must_save or ready.chunks_received or ready.messages_after_save:
             server.saving.append(ready)
             self._save(server)

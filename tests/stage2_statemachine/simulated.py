@@ -12,6 +12,7 @@ import attrs
 
 from statemachine.configuration import Configuration
 from statemachine.events import (
+    EntriesRead,
     EntriesRun,
     HardState,
     Persisted,
@@ -22,7 +23,7 @@ from statemachine.events import (
 from statemachine.messages import InstallSnapshot
 from statemachine.progress import SnapshotMeta
 from statemachine.raft import Raft
-from statemachine.ready import ChunkReceived, Ready
+from statemachine.ready import ChunkReceived, EntriesToRead, Ready
 from statemachine.roles import Options, Restored
 
 SEPARATOR = b"|"
@@ -179,6 +180,16 @@ class Server:
         self.disk.keep_snapshot(meta, data)
         self.disk.compact(max(index - kept, 0))
         return SnapshotTaken(index, self.applied_term, len(data), max(index + 1 - kept, 1))
+
+    def read_entries(self, wanted: EntriesToRead, generator: random.Random) -> EntriesRead:
+        """Some of the entries that are to be read; all of them must be there."""
+        disk = self.disk
+        start, stop = (index - disk.base_index - 1 for index in (wanted.first_index, wanted.last_index + 1))
+        terms, entries = disk.terms[start:stop], disk.entries[start:stop]
+        assert start >= 0, "an entry was dropped from the disk that is wanted"
+        assert len(entries) == stop - start > 0, "an entry isn't on disk that was dropped from memory"
+        assert terms == [terms[0]] * len(terms), "entries of several terms"
+        return EntriesRead(wanted.to, wanted.first_index, tuple(entries[: generator.randint(1, len(entries))]))
 
     def chunk(self, header: InstallSnapshot, length: int) -> InstallSnapshot | None:
         """The piece of a snapshot's file that is to be sent; None when another has taken its place."""

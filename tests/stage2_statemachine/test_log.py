@@ -21,8 +21,10 @@ def log_of(*terms: int, base: int = 0, base_term: int = 0) -> Log:
 
 
 def contents(log: Log) -> list[tuple[int, int | None, bytes]]:
-    entries = log.entries(log.first_index, log.last_index)
-    return [(index, log.term_at(index), each) for index, each in enumerate(entries, log.first_index)]
+    """What is in memory of it."""
+    first_index = log.memory_base + 1
+    entries = log.entries(first_index, log.last_index)
+    return [(index, log.term_at(index), each) for index, each in enumerate(entries, first_index)]
 
 
 @pytest.mark.parametrize(
@@ -127,11 +129,14 @@ class LogMachine(RuleBasedStateMachine):
         self.log = Log()
         self.model: list[tuple[int, int | None, bytes]] = []
         self.base = (0, 0)
+        self.memory_base = 0
+        self.appended_bytes = 0
 
     @initialize(base=st.integers(0, 5), term=st.integers(0, 3))
     def begin(self, base: int, term: int) -> None:
         self.base = (base, term if base else 0)
         self.log = Log(*self.base)
+        self.memory_base = base
 
     @property
     def last(self) -> tuple[int, int]:
@@ -148,10 +153,11 @@ class LogMachine(RuleBasedStateMachine):
         entries = [entry(each, term) for each in range(index + 1, index + count + 1)]
         self.log.append(term, entries)
         self.model += [(each, term, entry(each, term)) for each in range(index + 1, index + count + 1)]
+        self.appended_bytes += sum(map(len, entries))
 
     @rule(back=st.integers(0, 6))
     def truncate(self, back: int) -> None:
-        last = max(self.last[0] - back, self.base[0])
+        last = max(self.last[0] - back, self.memory_base)
         self.log.truncate(last)
         self.model = [each for each in self.model if each[0] <= last]
 
@@ -166,6 +172,14 @@ class LogMachine(RuleBasedStateMachine):
                 self.base = (index, term)
         self.model = [each for each in self.model if each[0] >= first]
         self.log.compact(first)
+        self.memory_base = max(self.memory_base, self.base[0])
+
+    @rule(bytes_max=st.integers(0, 30), back=st.integers(0, 4))
+    def limit_memory(self, bytes_max: int, back: int) -> None:
+        last = self.last[0] - back
+        self.log.limit_memory(bytes_max, last)
+        while self.memory_base < last and sum(len(each) for _, _, each in self.in_memory) > bytes_max:
+            self.memory_base += 1
 
     @precondition(lambda self: self.last[0] > 0)
     @rule(ahead=st.integers(1, 5))
@@ -173,14 +187,25 @@ class LogMachine(RuleBasedStateMachine):
         self.base = (self.last[0] + ahead, self.last[1])
         self.model = []
         self.log.reset(*self.base)
+        self.memory_base = self.base[0]
+
+    @property
+    def in_memory(self) -> list[tuple[int, int | None, bytes]]:
+        return [each for each in self.model if each[0] > self.memory_base]
 
     @invariant()
     def same(self) -> None:
         log = self.log
-        assert contents(log) == self.model
+        assert contents(log) == self.in_memory
+        assert [(each[0], log.term_at(each[0])) for each in self.model] == [each[:2] for each in self.model]
+        assert (log.memory_base, log.appended_bytes) == (self.memory_base, self.appended_bytes)
+        assert log.memory_bytes == sum(len(each) for _, _, each in self.in_memory)
         assert (log.base_index, log.base_term) == self.base
         assert (log.last_index, log.last_term) == self.last
         assert len(log) == len(self.model)
+        for index, term, _ in self.model:
+            others = [other for other, other_term, _ in self.model if other_term == term]
+            assert log.last_of_run(index) == max(others)
         terms = groupby(self.model, key=lambda each: each[1])
         assert log.runs() == [(next(group)[0], term) for term, group in terms]
 

@@ -92,6 +92,8 @@ def disturb(cluster: Cluster, dice: random.Random) -> None:
         cluster.take_snapshot(server, kept=dice.choice([0, 0, 3, 10]))
     elif what < 0.85:
         cluster.transfer(server, dice.choice([None, *members]))
+    elif what < 0.95:
+        cluster.limit_memory(server, dice.choice([0, 0, 30, 300]))
 
 
 def work(cluster: Cluster, dice: random.Random, number: int) -> None:
@@ -135,7 +137,7 @@ def recover(cluster: Cluster) -> None:
     wanted = passed + len(cluster.servers)
     cluster.run_until(lambda: sum(server.barriers_passed for server in cluster.servers.values()) >= wanted, 500 * MS)
     logs = [server.raft.log for server in cluster.servers.values()]
-    first = max(log.first_index for log in logs)
+    first = max(log.memory_base for log in logs) + 1
     assert len({tuple(log.entries(first, log.last_index)) for log in logs}) == 1
 
 

@@ -65,6 +65,20 @@ async def test_a_follower_that_was_down_while_the_log_was_compacted(make_cluster
     await cluster.same_everywhere()
 
 
+async def test_a_follower_is_sent_what_no_server_has_in_memory(make_cluster: MakeCluster) -> None:
+    """Most of what it missed is on the others' disks alone, and it needs no snapshot."""
+    cluster = make_cluster(5, snapshot_log_bytes=4 << 20, **QUICK_ELECTIONS)
+    leader = await cluster.start()
+    follower = await cluster.follower()
+    cluster.kill(follower)
+    await write_many(cluster, leader, "without", 1500)
+    cluster.launch(follower)
+    await write_many(cluster, leader, "while-catching-up", 50)
+    await cluster.leader()
+    assert (await cluster.same_everywhere())["files"] == 1550
+    assert not list(cluster.place(follower).glob("*.snap"))
+
+
 async def test_all_restart_from_snapshots_and_the_logs_behind_them(make_cluster: MakeCluster) -> None:
     cluster = make_cluster(3, snapshot_log_bytes=SMALL_LOG_BYTES, **QUICK_ELECTIONS)
     leader = await cluster.start()

@@ -35,6 +35,15 @@ def fingerprint(directory: Path) -> dict[str, str]:
     }
 
 
+def flip(segment: Path, position: int) -> None:
+    """Change a bit of a file."""
+    with segment.open("r+b") as file:
+        file.seek(position)
+        (byte,) = file.read(1)
+        file.seek(position)
+        file.write(bytes([byte ^ 0x10]))
+
+
 async def fill(cluster: Cluster, count: int = 60) -> dict[str, bytes]:
     """Write files so that no record of any server's log has many: some get what comes in a short time as one."""
     files = {f"file-{number}": f"content {number}".encode() * 20 for number in range(count)}
@@ -90,11 +99,7 @@ async def test_a_flipped_byte_in_the_middle_of_the_log_is_refused(make_cluster: 
     await cluster.stop(victim)
     segment = cluster.segments(victim)[0]
     position = int(end_of_data(segment) * part)
-    with segment.open("r+b") as file:
-        file.seek(position)
-        (byte,) = file.read(1)
-        file.seek(position)
-        file.write(bytes([byte ^ 0x10]))
+    flip(segment, position)
     before = fingerprint(cluster.place(victim))
     done = run_program("fileserver", "--config", cluster.config_file, "--id", victim)
     (line,) = done.stderr.splitlines()
@@ -107,6 +112,26 @@ async def test_a_flipped_byte_in_the_middle_of_the_log_is_refused(make_cluster: 
     # The others go on; and a new directory is filled from them by whoever decides to.
     async with connected(cluster.port(await cluster.leader())) as client:
         await check_files(client, files)
+
+
+async def test_a_leader_whose_log_is_found_damaged_ends_and_another_one_serves(make_cluster: MakeCluster) -> None:
+    """It has to read what isn't in its memory any more, for a follower that was away."""
+    cluster = make_cluster(3, snapshot_log_bytes=4 * MIB, **QUICK_ELECTIONS)
+    leader = await cluster.start()
+    follower = await cluster.follower()
+    cluster.kill(follower)
+    async with connected(cluster.port(leader)) as client:
+        for number in range(50):
+            await client.write(f"file-{number}", bytes([number]) * 60_000)
+    segment = cluster.segments(leader)[1]
+    flip(segment, 5000)
+    cluster.launch(follower)
+    assert await cluster.exit_status(leader) == 1
+    assert f"{segment} is damaged" in cluster.log(leader)
+    other = await cluster.leader()
+    await cluster.same_everywhere()
+    async with connected(cluster.port(other)) as client:
+        await check_files(client, {f"file-{number}": bytes([number]) * 60_000 for number in range(50)})
 
 
 async def test_a_damaged_snapshot_falls_back_or_is_refused(make_cluster: MakeCluster) -> None:
