@@ -11,7 +11,8 @@ way. For the same reason nothing is sent again only because it isn't answered: t
 is under way, whether it has all of it, and a refusal says from where on it hasn't.
 
 A follower that has everything, and has said so lately, is told that it needn't answer a heartbeat if it agrees: answers
-are most of what an idle leader would be woken by. It still answers several times in an election timeout.
+are most of what an idle leader would be woken by. It still answers at least twice in the longest election timeout,
+after which check-quorum would miss it.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ class Options:
     @property
     def silence_us(self) -> int:
         """For so long after it has said something, a follower of whom nothing is waited for needn't say more."""
-        return self.election_timeout_us_min // 2
+        return 2 * self.election_timeout_us_min // 3
 
 
 _NEVER_VOTED = HardState(0, None)
