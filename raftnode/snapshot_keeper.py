@@ -36,7 +36,7 @@ from statemachine.ready import ChunkToSend
 
 SNAPSHOTS_KEPT = 2
 LOG_GROWTH = 2
-LOG_GROWTH_MAX = 8
+LOG_GROWTH_MAX = 4
 KEPT_FRACTION = 4
 """A quarter of the log that leads to a snapshot stays behind it."""
 MEMORY_FRACTION = 4

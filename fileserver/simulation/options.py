@@ -82,7 +82,7 @@ class RunOptions:
                 spare_us=dice.choice((0, 10_000, 30_000)),
                 snapshot_chunk_bytes=dice.choice((64, 1_000, 240 << 10)),
             ),
-            snapshot_log_bytes=dice.choice((200, 1_000, 5_000, 64 << 20)),
+            snapshot_log_bytes=dice.choice((100, 500, 2_500, 64 << 20)),
             request_timeout_us=dice.choice((2_000_000, 15_000_000)),
             weather=LinkWeather(
                 delay_us_max=dice.choice((500, 2_000, 20_000)),

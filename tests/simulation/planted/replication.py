@@ -112,7 +112,7 @@ BUGS: Final[tuple[Bug, ...]] = (
         "Entries that begin below the log's base aren't cut to what lies behind it.",
         ("statemachine.replication:append_entries", "message.entries[covered:]", "message.entries"),
         conditions=Conditions(
-            options={"snapshot_log_bytes": 200},
+            options={"snapshot_log_bytes": 100},
             weather={"repeats": 0.3, "long_delays": 0.05, "long_delay_us_max": 200_000, "in_order": False},
             load=_BUSY,
         ),

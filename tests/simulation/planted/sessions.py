@@ -121,7 +121,7 @@ BUGS: Final[tuple[Bug, ...]] = (
         ("raftnode.replica:Replica._apply_batch", "<= entry.acknowledged:", "<= entry.sequence:"),
         conditions=Conditions(
             faults=(FaultKind.PARTITION, FaultKind.ONE_WAY),
-            options={"servers": 3, "snapshot_log_bytes": 200},
+            options={"servers": 3, "snapshot_log_bytes": 100},
             load=_BUSY,
         ),
     ),

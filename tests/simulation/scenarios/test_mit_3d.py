@@ -15,7 +15,7 @@ from tests.simulation.scenarios.requests import append, read, write
 from tests.simulation.scenarios.seeds import scenario
 
 LOG_BYTES_MAX = 2_000
-SNAPSHOT_LOG_BYTES = 700
+SNAPSHOT_LOG_BYTES = 300
 IN_CHUNKS = attrs.evolve(RAFT, snapshot_chunk_bytes=300)
 RELIABLE = Settings(snapshot_log_bytes=SNAPSHOT_LOG_BYTES, raft=IN_CHUNKS)
 UNRELIABLE = Settings(snapshot_log_bytes=SNAPSHOT_LOG_BYTES, raft=IN_CHUNKS, weather=unreliable)
@@ -31,9 +31,13 @@ class Absence(enum.Enum):
 
 
 def log_bytes(cluster: Cluster, server: int) -> int:
-    """The size of the entries that a server keeps in memory."""
-    log = cluster.raft(server).log
-    return sum(map(len, log.entries(log.first_index, log.last_index)))
+    """The size of the entries that a server keeps, in memory and on disk alone."""
+    log, storage = cluster.raft(server).log, cluster.world.servers[server].storage
+    index, size = log.first_index, log.memory_bytes
+    while index <= log.memory_base:
+        entries = storage.read_entries(index, log.memory_base)
+        index, size = index + len(entries), size + sum(map(len, entries))
+    return size
 
 
 def change_in_a_row(cluster: Cluster, server: int, count: int) -> None:
