@@ -88,14 +88,26 @@ def run_log(data: bytes) -> Hashable:
     entries = _entries_of(recovered)
     more = EntriesRun(recovered.last_index + 1, 9, (b"more",))
     opened.save(HardState(9, 2), (more,))
+    entries.append((more.first_index, 9, b"more"))
+    _check_read_back(opened, entries)
     opened.close()
     reopened, again = Storage.open(DIRECTORY, IDENTITY, disk)
+    _check_read_back(reopened, entries)
     reopened.close()
     assert again.torn is None
     assert again.hard_state == HardState(9, 2)
     assert again.snapshot == recovered.snapshot
-    assert _entries_of(again) == [*entries, (more.first_index, 9, b"more")]
-    return len(entries), recovered.torn is None, recovered.snapshot is None, len(recovered.damaged_snapshots)
+    assert _entries_of(again) == entries
+    return len(entries) - 1, recovered.torn is None, recovered.snapshot is None, len(recovered.damaged_snapshots)
+
+
+def _check_read_back(storage: Storage, entries: list[tuple[int, int, bytes]]) -> None:
+    """Each piece of the log that storage reads back is what recovery found, or what was saved since."""
+    place, last_index = 0, entries[-1][0]
+    while place < len(entries):
+        read = storage.read_entries(entries[place][0], last_index)
+        assert list(read) == [entry for _, _, entry in entries[place : place + len(read)]]
+        place += len(read)
 
 
 def _entries_of(recovered: Recovered) -> list[tuple[int, int, bytes]]:

@@ -10,7 +10,7 @@ from tests.simulation.planted.bug import Bug, Conditions, bug
 
 _BUSY: Final = {"think_us": 700_000, "clients": 5}
 _LAGGARDS: Final = (FaultKind.KILL, FaultKind.PARTITION)
-_SMALL_LOG: Final = {"snapshot_log_bytes": 100}
+_SMALL_LOG: Final = {"snapshot_log_bytes": 50}
 _TRANSFERS: Final = Conditions(faults=_LAGGARDS, options=_SMALL_LOG | {"servers": 3}, load=_BUSY)
 
 BUGS: Final[tuple[Bug, ...]] = (
