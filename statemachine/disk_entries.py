@@ -47,5 +47,6 @@ def entries_read(raft: Raft, event: EntriesRead) -> None:
     progress.reading_from = 0
     raft.replication_due = True
     if event.first_index >= raft.log.first_index:  # Else a snapshot takes their place.
+        assert event.entries, "what the log has is on disk"
         entries = event.entries[: fitting(event.entries, raft.options.append_bytes_max)]
         replication.send_entries_from_disk(raft, event.to, progress, entries)

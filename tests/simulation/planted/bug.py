@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from random import Random
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
@@ -16,6 +16,10 @@ from fileserver.simulation.world import World
 from tests.simulation.planted.patching import Edit
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
+BUSY: Final = {"think_us": 700_000, "clients": 5}
+"""Clients that leave little time between their requests."""
+SWIFT: Final = {"election_timeout_us_min": 300_000, "election_timeout_us_max": 600_000, "heartbeat_us": 60_000}
+"""Elections as soon as with the cluster file's defaults."""
 
 
 @attrs.frozen(slots=True, kw_only=True)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Final
 
 from fileserver.simulation.options import FaultKind
-from tests.simulation.planted.bug import Bug, Conditions, bug
+from tests.simulation.planted.bug import BUSY, SWIFT, Bug, Conditions, bug
 
 _LAGGARDS: Final = Conditions(
     faults=(FaultKind.KILL, FaultKind.PARTITION),
     options={"snapshot_log_bytes": 5_000, "segment_bytes": 1024, "servers": 3},
-    load={"think_us": 700_000, "clients": 5},
+    load=BUSY,
 )
 """Followers miss what no server has in memory, and no snapshot has either."""
 _CONFLICTS: Final = Conditions(
@@ -21,7 +21,7 @@ _CONFLICTS: Final = Conditions(
         "servers": 5,
         "pause_between_faults_us": 1_500_000,
     },
-    raft={"election_timeout_us_min": 300_000, "election_timeout_us_max": 600_000, "heartbeat_us": 60_000},
+    raft=SWIFT,
     load={"think_us": 300_000, "clients": 6},
 )
 """Old leaders' entries are left on a few servers and written over; and such servers lead later, with laggards."""
@@ -39,7 +39,7 @@ BUGS: Final[tuple[Bug, ...]] = (
         conditions=Conditions(
             faults=(FaultKind.SLOW_DISK, FaultKind.PARTITION),
             options={"snapshot_log_bytes": 200, "servers": 3, "in_place_bytes_max": 0},
-            load={"think_us": 700_000, "clients": 5},
+            load=BUSY,
         ),
     ),
     bug(

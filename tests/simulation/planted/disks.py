@@ -6,9 +6,8 @@ from typing import Final
 
 from fileserver.simulation.options import FaultKind
 from raftnode.simulated_disk import Survival
-from tests.simulation.planted.bug import Bug, Conditions, bug
+from tests.simulation.planted.bug import BUSY, SWIFT, Bug, Conditions, bug
 
-_BUSY: Final = {"think_us": 700_000, "clients": 5}
 _POWER: Final = (FaultKind.POWER_CUT, FaultKind.KILL_ALL)
 _NOTHING_SURVIVES: Final = {"survivals": (Survival.NOTHING,)}
 _OFTEN: Final = {"pause_between_faults_us": 1_000_000}
@@ -23,7 +22,7 @@ BUGS: Final[tuple[Bug, ...]] = (
             "append(position.handle, buffers, position.offset, zeros_behind=zeros_behind)",
             "write(position.handle, buffers, position.offset, flush=False)",
         ),
-        conditions=Conditions(faults=_POWER, options=_NOTHING_SURVIVES, load=_BUSY),
+        conditions=Conditions(faults=_POWER, options=_NOTHING_SURVIVES, load=BUSY),
     ),
     bug(
         "torn-save-accepted",
@@ -35,7 +34,7 @@ BUGS: Final[tuple[Bug, ...]] = (
             "",
         ),
         conditions=Conditions(
-            faults=(FaultKind.CRASH_IN_CALL,), options=_OFTEN | {"survivals": (Survival.RANDOM,)}, load=_BUSY
+            faults=(FaultKind.CRASH_IN_CALL,), options=_OFTEN | {"survivals": (Survival.RANDOM,)}, load=BUSY
         ),
     ),
     bug(
@@ -51,7 +50,7 @@ BUGS: Final[tuple[Bug, ...]] = (
                 "            break"
             ),
         ),
-        conditions=Conditions(faults=(FaultKind.ROT, FaultKind.KILL), options={"segment_bytes": 1024}, load=_BUSY),
+        conditions=Conditions(faults=(FaultKind.ROT, FaultKind.KILL), options={"segment_bytes": 1024}, load=BUSY),
     ),
     bug(
         "damage-taken-for-a-torn-end",
@@ -100,7 +99,7 @@ BUGS: Final[tuple[Bug, ...]] = (
         conditions=Conditions(
             faults=_POWER,
             options=_NOTHING_SURVIVES | {"snapshot_log_bytes": 64 << 20} | {"segment_bytes": 2048},
-            load=_BUSY,
+            load=BUSY,
         ),
     ),
     bug(
@@ -115,7 +114,7 @@ BUGS: Final[tuple[Bug, ...]] = (
         conditions=Conditions(
             faults=_POWER,
             options=_NOTHING_SURVIVES | {"segment_bytes": 2048},
-            load=_BUSY,
+            load=BUSY,
         ),
     ),
     bug(
@@ -133,8 +132,8 @@ BUGS: Final[tuple[Bug, ...]] = (
         conditions=Conditions(
             faults=(FaultKind.CRASH_IN_CALL,),
             options=_OFTEN,
-            raft={"election_timeout_us_min": 300_000, "election_timeout_us_max": 600_000, "heartbeat_us": 60_000},
-            load=_BUSY,
+            raft=SWIFT,
+            load=BUSY,
         ),
     ),
     bug(
@@ -142,7 +141,7 @@ BUGS: Final[tuple[Bug, ...]] = (
         "etcd#2819",
         "A save that found no room counts as done.",
         ("raftnode.saver:Saver._save_in_place", "self._enqueue(ready)", "self._saved(ready)"),
-        conditions=Conditions(faults=(FaultKind.FULL_DISK, FaultKind.KILL), load=_BUSY),
+        conditions=Conditions(faults=(FaultKind.FULL_DISK, FaultKind.KILL), load=BUSY),
     ),
     bug(
         "failed-flush-tried-again",
@@ -159,7 +158,7 @@ BUGS: Final[tuple[Bug, ...]] = (
         conditions=Conditions(
             faults=(FaultKind.DISK_ERROR, FaultKind.KILL_ALL, FaultKind.POWER_CUT),
             options=_OFTEN | _NOTHING_SURVIVES,
-            load=_BUSY,
+            load=BUSY,
         ),
     ),
     bug(
@@ -174,7 +173,7 @@ BUGS: Final[tuple[Bug, ...]] = (
         conditions=Conditions(
             faults=(FaultKind.DISK_ERROR, FaultKind.KILL_ALL, FaultKind.POWER_CUT),
             options=_OFTEN | _NOTHING_SURVIVES,
-            load=_BUSY,
+            load=BUSY,
         ),
     ),
     bug(

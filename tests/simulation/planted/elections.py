@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Final
 
 from fileserver.simulation.options import FaultKind
-from tests.simulation.planted.bug import Bug, Conditions, bug
+from tests.simulation.planted.bug import SWIFT, Bug, Conditions, bug
 
 _RESTARTS: Final = (FaultKind.KILL, FaultKind.KILL_ALL, FaultKind.POWER_CUT)
-_SWIFT: Final = {"election_timeout_us_min": 300_000, "election_timeout_us_max": 600_000, "heartbeat_us": 60_000}
 _LIGHT: Final = {"think_us": 1_500_000, "clients": 4}
 _STRIKES_OFTEN: Final = {"pause_between_faults_us": 1_000_000}
 
@@ -22,7 +21,7 @@ BUGS: Final[tuple[Bug, ...]] = (
             "HardState(self.current_term, self.voted_for)",
             "HardState(self.current_term, None)",
         ),
-        conditions=Conditions(faults=_RESTARTS, options=_STRIKES_OFTEN | {"servers": 3}, raft=_SWIFT, load=_LIGHT),
+        conditions=Conditions(faults=_RESTARTS, options=_STRIKES_OFTEN | {"servers": 3}, raft=SWIFT, load=_LIGHT),
     ),
     bug(
         "vote-answered-before-saved",
@@ -32,7 +31,7 @@ BUGS: Final[tuple[Bug, ...]] = (
         conditions=Conditions(
             faults=(FaultKind.CRASH_IN_CALL, FaultKind.SLOW_DISK, FaultKind.POWER_CUT),
             options=_STRIKES_OFTEN | {"servers": 3},
-            raft=_SWIFT,
+            raft=SWIFT,
             load=_LIGHT,
         ),
     ),
@@ -44,7 +43,7 @@ BUGS: Final[tuple[Bug, ...]] = (
         conditions=Conditions(
             faults=(FaultKind.CRASH_IN_CALL, FaultKind.SLOW_DISK, FaultKind.POWER_CUT),
             options=_STRIKES_OFTEN | {"servers": 3},
-            raft=_SWIFT,
+            raft=SWIFT,
             load=_LIGHT,
         ),
     ),
@@ -83,7 +82,7 @@ BUGS: Final[tuple[Bug, ...]] = (
             ),
             "if self.voted_for != candidate:",
         ),
-        conditions=Conditions(options={"servers": 5}, raft=_SWIFT),
+        conditions=Conditions(options={"servers": 5}, raft=SWIFT),
     ),
     bug(
         "vote-for-a-shorter-log",
@@ -107,7 +106,7 @@ BUGS: Final[tuple[Bug, ...]] = (
         conditions=Conditions(
             faults=(FaultKind.PARTITION, FaultKind.KILL),
             options=_STRIKES_OFTEN | {"servers": 3},
-            raft=_SWIFT,
+            raft=SWIFT,
             load=_LIGHT,
         ),
     ),
@@ -123,7 +122,7 @@ BUGS: Final[tuple[Bug, ...]] = (
         conditions=Conditions(
             faults=(FaultKind.KILL, FaultKind.HAND_OVER),
             options=_STRIKES_OFTEN | {"servers": 3},
-            raft=_SWIFT,
+            raft=SWIFT,
             weather={"loss": 0.2, "long_delays": 0.3, "long_delay_us_max": 1_000_000},
             load=_LIGHT,
         ),
@@ -141,7 +140,7 @@ BUGS: Final[tuple[Bug, ...]] = (
                 "    group.add(sender if sender not in group else min(others, default=sender))"
             ),
         ),
-        conditions=Conditions(options={"servers": 5}, raft=_SWIFT, weather={"repeats": 0.3}, load=_LIGHT),
+        conditions=Conditions(options={"servers": 5}, raft=SWIFT, weather={"repeats": 0.3}, load=_LIGHT),
     ),
     bug(
         "half-is-a-majority",

@@ -5,10 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from fileserver.simulation.options import FaultKind
-from tests.simulation.planted.bug import Bug, Conditions, bug
+from tests.simulation.planted.bug import BUSY, SWIFT, Bug, Conditions, bug
 
-_SWIFT: Final = {"election_timeout_us_min": 300_000, "election_timeout_us_max": 600_000, "heartbeat_us": 60_000}
-_BUSY: Final = {"think_us": 700_000, "clients": 5}
 _UNREST: Final = (FaultKind.PARTITION, FaultKind.KILL, FaultKind.ONE_WAY, FaultKind.HAND_OVER)
 _OFTEN: Final = {"pause_between_faults_us": 1_500_000}
 
@@ -25,9 +23,9 @@ BUGS: Final[tuple[Bug, ...]] = (
         conditions=Conditions(
             faults=(FaultKind.KILL, FaultKind.HAND_OVER, FaultKind.PARTITION),
             options={"servers": 5, "pause_between_faults_us": 700_000},
-            raft=_SWIFT | {"append_bytes_max": 200, "inflight_messages_max": 1},
+            raft=SWIFT | {"append_bytes_max": 200, "inflight_messages_max": 1},
             weather={"loss": 0.1, "delay_us_max": 150_000},
-            load=_BUSY,
+            load=BUSY,
         ),
     ),
     bug(
@@ -39,7 +37,7 @@ BUGS: Final[tuple[Bug, ...]] = (
             "max(raft.verified_index, raft.commit_index)",
             "raft.log.last_index",
         ),
-        conditions=Conditions(faults=_UNREST, options={"servers": 3}, load=_BUSY),
+        conditions=Conditions(faults=_UNREST, options={"servers": 3}, load=BUSY),
     ),
     bug(
         "commit-index-goes-back",
@@ -75,7 +73,7 @@ BUGS: Final[tuple[Bug, ...]] = (
             'assert last_index >= self.verified_index, "an entry that the leader has would be dropped"',
             "pass",
         ),
-        conditions=Conditions(weather={"repeats": 0.2, "in_order": False}, load=_BUSY),
+        conditions=Conditions(weather={"repeats": 0.2, "in_order": False}, load=BUSY),
     ),
     bug(
         "only-the-conflicting-entries-replaced",
@@ -91,7 +89,7 @@ BUGS: Final[tuple[Bug, ...]] = (
                 "    raft.append_to_log(term, entries[present:])"
             ),
         ),
-        conditions=Conditions(faults=_UNREST, options={"servers": 3}, raft={"append_bytes_max": 200}, load=_BUSY),
+        conditions=Conditions(faults=_UNREST, options={"servers": 3}, raft={"append_bytes_max": 200}, load=BUSY),
     ),
     bug(
         "previous-term-not-compared",
@@ -103,7 +101,7 @@ BUGS: Final[tuple[Bug, ...]] = (
             "if raft.log.term_at(message.prev_log_index) is None:",
         ),
         conditions=Conditions(
-            faults=(FaultKind.PARTITION, FaultKind.HAND_OVER), options=_OFTEN | {"servers": 3}, raft=_SWIFT, load=_BUSY
+            faults=(FaultKind.PARTITION, FaultKind.HAND_OVER), options=_OFTEN | {"servers": 3}, raft=SWIFT, load=BUSY
         ),
     ),
     bug(
@@ -114,7 +112,7 @@ BUGS: Final[tuple[Bug, ...]] = (
         conditions=Conditions(
             options={"snapshot_log_bytes": 100},
             weather={"repeats": 0.3, "long_delays": 0.05, "long_delay_us_max": 200_000, "in_order": False},
-            load=_BUSY,
+            load=BUSY,
         ),
     ),
     bug(
@@ -126,7 +124,7 @@ BUGS: Final[tuple[Bug, ...]] = (
             "match_index = message.prev_log_index + len(message.entries)",
             "match_index = raft.log.last_index",
         ),
-        conditions=Conditions(faults=_UNREST, options={"servers": 3}, load=_BUSY),
+        conditions=Conditions(faults=_UNREST, options={"servers": 3}, load=BUSY),
     ),
     bug(
         "answers-of-an-earlier-term-credited",
@@ -168,14 +166,14 @@ BUGS: Final[tuple[Bug, ...]] = (
             "own_index, commit_index = raft.persisted_index, raft.commit_index",
             "own_index, commit_index = raft.log.last_index, raft.commit_index",
         ),
-        conditions=Conditions(faults=(FaultKind.SLOW_DISK,), options={"servers": 2}, load=_BUSY),
+        conditions=Conditions(faults=(FaultKind.SLOW_DISK,), options={"servers": 2}, load=BUSY),
     ),
     bug(
         "follower-acknowledges-before-its-flush",
         "nodedb#161",
         "A follower acknowledges entries that its disk doesn't have yet.",
         ("statemachine.replication:append_entries", "if match_index <= raft.persisted_index:", "if True:"),
-        conditions=Conditions(faults=(FaultKind.SLOW_DISK,), options=_OFTEN | {"servers": 3}, load=_BUSY),
+        conditions=Conditions(faults=(FaultKind.SLOW_DISK,), options=_OFTEN | {"servers": 3}, load=BUSY),
     ),
     bug(
         "everything-is-sent-before-the-save",
@@ -187,7 +185,7 @@ BUGS: Final[tuple[Bug, ...]] = (
             "self._send(ready.messages + ready.messages_after_save)",
         ),
         conditions=Conditions(
-            faults=(FaultKind.SLOW_DISK, FaultKind.POWER_CUT, FaultKind.KILL_ALL), options=_OFTEN, load=_BUSY
+            faults=(FaultKind.SLOW_DISK, FaultKind.POWER_CUT, FaultKind.KILL_ALL), options=_OFTEN, load=BUSY
         ),
     ),
     bug(
@@ -206,7 +204,7 @@ BUGS: Final[tuple[Bug, ...]] = (
             "min(raft.commit_index, first_index + APPLY_COUNT - 1)",
             "min(raft.log.last_index, first_index + APPLY_COUNT - 1)",
         ),
-        conditions=Conditions(faults=_UNREST, options={"servers": 3}, load=_BUSY),
+        conditions=Conditions(faults=_UNREST, options={"servers": 3}, load=BUSY),
     ),
     bug(
         "transfer-never-given-up",

@@ -5,16 +5,14 @@ from __future__ import annotations
 from typing import Final
 
 from fileserver.simulation.options import FaultKind
-from tests.simulation.planted.bug import Bug, Conditions, bug
+from tests.simulation.planted.bug import BUSY, SWIFT, Bug, Conditions, bug
 
-_SWIFT: Final = {"election_timeout_us_min": 300_000, "election_timeout_us_max": 600_000, "heartbeat_us": 60_000}
-_BUSY: Final = {"think_us": 700_000, "clients": 5}
 _LEADERS_CHANGE: Final = Conditions(
     faults=(FaultKind.PARTITION, FaultKind.KILL, FaultKind.HAND_OVER),
     options={"servers": 3, "pause_between_faults_us": 2_000_000},
-    raft=_SWIFT,
+    raft=SWIFT,
     weather={"loss": 0.1},
-    load=_BUSY,
+    load=BUSY,
 )
 
 BUGS: Final[tuple[Bug, ...]] = (
@@ -68,7 +66,7 @@ BUGS: Final[tuple[Bug, ...]] = (
             'if session != self.session:\n        return\n    assert self._proposed, "a batch that was never proposed"',
             "if not self._proposed or self._proposed[0].sequence != sequence:\n        return",
         ),
-        conditions=Conditions(load=_BUSY),
+        conditions=Conditions(load=BUSY),
     ),
     bug(
         "session-of-an-earlier-run-taken-over",
@@ -78,7 +76,7 @@ BUGS: Final[tuple[Bug, ...]] = (
         conditions=Conditions(
             faults=(FaultKind.KILL, FaultKind.KILL_ALL, FaultKind.PARTITION),
             options={"pause_between_faults_us": 1_000_000},
-            load=_BUSY,
+            load=BUSY,
         ),
     ),
     bug(
@@ -122,7 +120,7 @@ BUGS: Final[tuple[Bug, ...]] = (
         conditions=Conditions(
             faults=(FaultKind.PARTITION, FaultKind.ONE_WAY),
             options={"servers": 3, "snapshot_log_bytes": 100},
-            load=_BUSY,
+            load=BUSY,
         ),
     ),
     bug(
@@ -137,7 +135,7 @@ BUGS: Final[tuple[Bug, ...]] = (
         conditions=Conditions(
             faults=(FaultKind.PARTITION, FaultKind.ONE_WAY),
             options={"request_timeout_us": 2_000_000},
-            load=_BUSY | {"patience_us": 20_000_000},
+            load=BUSY | {"patience_us": 20_000_000},
         ),
     ),
     bug(
@@ -152,7 +150,7 @@ BUGS: Final[tuple[Bug, ...]] = (
         conditions=Conditions(
             faults=(FaultKind.PARTITION, FaultKind.ONE_WAY, FaultKind.KILL),
             options={"request_timeout_us": 2_000_000, "servers": 3},
-            load=_BUSY | {"patience_us": 20_000_000},
+            load=BUSY | {"patience_us": 20_000_000},
         ),
     ),
     bug(

@@ -6,12 +6,11 @@ from typing import Final
 
 from fileserver.simulation.options import FaultKind
 from raftnode.simulated_disk import Survival
-from tests.simulation.planted.bug import Bug, Conditions, bug
+from tests.simulation.planted.bug import BUSY, SWIFT, Bug, Conditions, bug
 
-_BUSY: Final = {"think_us": 700_000, "clients": 5}
 _LAGGARDS: Final = (FaultKind.KILL, FaultKind.PARTITION)
 _SMALL_LOG: Final = {"snapshot_log_bytes": 50}
-_TRANSFERS: Final = Conditions(faults=_LAGGARDS, options=_SMALL_LOG | {"servers": 3}, load=_BUSY)
+_TRANSFERS: Final = Conditions(faults=_LAGGARDS, options=_SMALL_LOG | {"servers": 3}, load=BUSY)
 
 BUGS: Final[tuple[Bug, ...]] = (
     bug(
@@ -26,8 +25,8 @@ BUGS: Final[tuple[Bug, ...]] = (
         conditions=Conditions(
             faults=(FaultKind.PARTITION,),
             options=_SMALL_LOG | {"servers": 3, "pause_between_faults_us": 1_500_000},
-            raft={"election_timeout_us_min": 300_000, "election_timeout_us_max": 600_000, "heartbeat_us": 60_000},
-            load=_BUSY,
+            raft=SWIFT,
+            load=BUSY,
         ),
     ),
     bug(
@@ -72,7 +71,7 @@ BUGS: Final[tuple[Bug, ...]] = (
         conditions=Conditions(
             faults=(FaultKind.CRASH_IN_CALL, FaultKind.PARTITION),
             options=_SMALL_LOG | {"servers": 3, "pause_between_faults_us": 1_000_000},
-            load=_BUSY,
+            load=BUSY,
         ),
     ),
     bug(
@@ -113,7 +112,7 @@ BUGS: Final[tuple[Bug, ...]] = (
         conditions=Conditions(
             faults=(FaultKind.KILL_ALL,),
             options=_SMALL_LOG | {"servers": 3, "survivals": (Survival.NOTHING,), "pause_between_faults_us": 6_000_000},
-            load=_BUSY | {"expires": 0.5},
+            load=BUSY | {"expires": 0.5},
         ),
     ),
     bug(
@@ -132,7 +131,7 @@ BUGS: Final[tuple[Bug, ...]] = (
             faults=_LAGGARDS,
             options={"servers": 3, "snapshot_log_bytes": 100_000},
             raft={"append_bytes_max": 1 << 20, "snapshot_chunk_bytes": 240 << 10},
-            load=_BUSY | {"big": 0.1},
+            load=BUSY | {"big": 0.1},
         ),
     ),
     bug(
@@ -150,7 +149,7 @@ BUGS: Final[tuple[Bug, ...]] = (
         conditions=Conditions(
             faults=(FaultKind.POWER_CUT, FaultKind.KILL_ALL, FaultKind.PARTITION),
             options=_SMALL_LOG | {"servers": 3} | {"segment_bytes": 4096},
-            load=_BUSY,
+            load=BUSY,
         ),
     ),
     bug(
@@ -161,7 +160,7 @@ BUGS: Final[tuple[Bug, ...]] = (
         conditions=Conditions(
             faults=(FaultKind.POWER_CUT, FaultKind.KILL_ALL, FaultKind.PARTITION),
             options=_SMALL_LOG | {"servers": 3} | {"segment_bytes": 4096},
-            load=_BUSY,
+            load=BUSY,
         ),
     ),
     bug(
@@ -176,7 +175,7 @@ BUGS: Final[tuple[Bug, ...]] = (
         conditions=Conditions(
             faults=(FaultKind.KILL, FaultKind.KILL_ALL),
             options=_SMALL_LOG | {"segment_bytes": 1024},
-            load=_BUSY,
+            load=BUSY,
         ),
     ),
 )
