@@ -8,16 +8,15 @@ happened must be the same. A run that takes far more processor time than any sho
 from __future__ import annotations
 
 import gc
-import multiprocessing
-import signal
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import ExitStack
 
 import attrs
 
 from fileserver.simulation.run import Failure, Outcome, Trial, run
+from fileserver.simulation.workers import start_workers
 
 REPEATED_EVERY = 100
 _WAITING_PER_PROCESS = 4
@@ -88,16 +87,10 @@ def is_repeated(trial: Trial) -> bool:
 
 
 def campaign(trials: Iterable[Trial], jobs: int) -> Iterator[Outcome]:
-    """Run them all on so many processes; what comes of them, as it comes.
-
-    Processes are spawned, so they inherit nothing that could differ from run to run.
-    """
-    context = multiprocessing.get_context("spawn")
+    """Run them all on so many processes; what comes of them, as it comes."""
     trials = iter(trials)
     with ExitStack() as stack:
-        executor, other = (
-            ProcessPoolExecutor(count, mp_context=context, initializer=_ignore_interrupt) for count in (jobs, 1)
-        )
+        executor, other = start_workers(jobs), start_workers(1)
         for each in (executor, other):
             stack.callback(each.shutdown, wait=True, cancel_futures=True)
         waiting: dict[Future[Outcome], Future[Outcome] | None] = {}
@@ -130,8 +123,3 @@ def run_bounded(trial: Trial) -> Outcome:
         return run(trial, cpu_seconds_max=CPU_SECONDS_MORE + trial.duration_us / 1e6 * CPU_SECONDS_PER_SIMULATED)
     finally:
         gc.collect()  # a world is one great cycle
-
-
-def _ignore_interrupt() -> None:
-    """^C is for the process that people see."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ProcessPoolExecutor
-from multiprocessing import get_context
+from concurrent.futures import Future
 
 import attrs
 import click
@@ -14,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from fileserver.simulation.workers import start_workers
 from tests.crash_images.judge import Wrong
 from tests.crash_images.plan import CASES, FULL, SAMPLE, Effort, Row, added, run_flips, run_lives, run_scenario
 from tests.crash_images.scenarios import SCENARIOS
@@ -99,7 +99,7 @@ def run_tasks(tasks: list[Task], workers: int) -> tuple[dict[str, Row], list[str
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     console = Console(stderr=True)
     with (
-        ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool,
+        start_workers(workers) as pool,
         Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar,
     ):
         shown = bar.add_task("images and flips", total=len(tasks))

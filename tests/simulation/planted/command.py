@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import statistics
 import time
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 
 import click
@@ -13,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fileserver.pages import begin_mark, end_mark, write_part
+from fileserver.simulation.workers import start_workers
 from tests.simulation.planted.bug import Bug
 from tests.simulation.planted.catalogue import BUGS
 from tests.simulation.planted.findings import Finding, record
@@ -65,7 +64,7 @@ def _command(only: tuple[str, ...], seeds: int, jobs: int, page: Path | None, ke
 
 def look_for(bugs: list[Bug], seeds: int, jobs: int) -> list[Finding | None]:
     """What found each of them, in their order."""
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+    with start_workers(jobs) as pool:
         results = []
         for bug, finding in zip(bugs, pool.map(_look_for, [(bug.name, seeds) for bug in bugs]), strict=True):
             messages.print(f"{bug.name}: {_how(finding)}", highlight=False, soft_wrap=True)
