@@ -37,6 +37,7 @@ from fileserver.replies import JOINED_BYTES_MAX, TOO_MANY_CONNECTIONS
 from fileserver.service import LINGER_SECONDS, Limits, Service, TimedConnection
 from raftnode.polling import READABLE, WRITABLE, make_poller
 from raftnode.reactor import Reactor
+from raftnode.same_machine import send_unpaced_if_within
 
 RECEIVE_BYTES: Final = 64 * 1024
 PASS_EVENTS: Final = 128
@@ -332,6 +333,7 @@ class ClientLoop(Service):
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         except OSError:  # The client has gone, or this is no TCP socket; either shows by itself.
             pass
+        send_unpaced_if_within(client)
         connection = SocketConnection(client, self._touched, self._limits.max_file_bytes, self._now)
         self._connections[connection.fd] = connection
         self._poller.register(connection.fd, READABLE)

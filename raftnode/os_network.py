@@ -20,6 +20,7 @@ from raftnode.buffers import Chunk
 from raftnode.giving_way import give_way
 from raftnode.links import Address, Link, Poller, serve_as_they_come
 from raftnode.reactor import Reactor
+from raftnode.same_machine import send_unpaced_if_within
 
 UNSENT_BYTES_MAX = 512 * 1024
 """About how much a link's send buffer holds that has not gone out yet, where the system lets us say so. It is what an
@@ -55,6 +56,7 @@ class OsLink:
         _set_option(sock, socket.IPPROTO_TCP, "TCP_KEEPIDLE", DEAD_AFTER_MS // 1000)
         _set_option(sock, socket.IPPROTO_TCP, "TCP_KEEPINTVL", 3)
         _set_option(sock, socket.IPPROTO_TCP, "TCP_KEEPCNT", 3)
+        send_unpaced_if_within(sock)
         self._socket = sock
         self._remote = str(sock.getpeername()[0])
 

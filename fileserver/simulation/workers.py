@@ -1,8 +1,8 @@
 """Processes that work for a command, and end with it.
 
-They are spawned, so they inherit nothing that could differ from run to run. Each watches the process that they work for:
-whoever ends that, by whatever signal, shall not be left with processes that take all of the machine for nobody. ^C is
-for the process that people see.
+They are spawned, so they inherit nothing that could differ from run to run. Each watches the process that they work
+for: whoever ends that, by whatever signal, shall not be left with processes that take all of the machine for nobody.
+^C is for the process that people see.
 """
 
 from __future__ import annotations
