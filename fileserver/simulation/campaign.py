@@ -90,7 +90,7 @@ def campaign(trials: Iterable[Trial], jobs: int) -> Iterator[Outcome]:
     """Run them all on so many processes; what comes of them, as it comes."""
     trials = iter(trials)
     with ExitStack() as stack:
-        executor, other = start_workers(jobs), start_workers(1)
+        executor, other = (start_workers(count, ignore_interrupt=True) for count in (jobs, 1))
         for each in (executor, other):
             stack.callback(each.shutdown, wait=True, cancel_futures=True)
         waiting: dict[Future[Outcome], Future[Outcome] | None] = {}

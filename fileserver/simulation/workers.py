@@ -2,7 +2,6 @@
 
 They are spawned, so they inherit nothing that could differ from run to run. Each watches the process that they work
 for: whoever ends that, by whatever signal, shall not be left with processes that take all of the machine for nobody.
-^C is for the process that people see.
 """
 
 from __future__ import annotations
@@ -14,13 +13,18 @@ import threading
 from concurrent.futures import ProcessPoolExecutor
 
 
-def start_workers(count: int) -> ProcessPoolExecutor:
-    """So many processes."""
-    return ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn"), initializer=_begin)
+def start_workers(count: int, *, ignore_interrupt: bool = False) -> ProcessPoolExecutor:
+    """So many processes.
+
+    With ``ignore_interrupt`` ^C is for the command alone: what they are at is finished, and can be reported.
+    """
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(count, mp_context=context, initializer=_begin, initargs=(ignore_interrupt,))
 
 
-def _begin() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _begin(ignore_interrupt: bool) -> None:
+    if ignore_interrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, name="ends with its parent", daemon=True).start()
 
 

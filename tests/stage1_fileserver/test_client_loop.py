@@ -20,10 +20,11 @@ from fileserver.client_loop import ClientLoop
 from fileserver.commands import WRITE
 from fileserver.records import PART_BYTES
 from fileserver.service import Limits, raise_open_files_limit
-from raftnode import reactor
+from raftnode import reactor, same_machine
 from raftnode.polling import SelectorPoller, make_poller
 from raftnode.reactor import Reactor
 from raftnode.trio_runtime import monotonic_us
+from tests.congestion import control, usual_and_another
 from tests.stage1_fileserver.fake_backend import ManualBackend
 from tests.stage1_fileserver.protocol_client import ProtocolClient, close_clients, connect
 
@@ -246,6 +247,17 @@ async def test_a_reset_while_its_request_is_under_way(server: Server, manual: Ma
     await server.until(lambda: server.loop.connections == 0)
     manual.complete_changes()
     server.loop.flush()
+
+
+async def test_a_client_on_this_machine_is_not_sent_to_at_a_pace(
+    alone: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, another = usual_and_another()
+    monkeypatch.setattr(same_machine, "_PLAINEST", another)
+    client = await connect(alone.port)
+    assert await client.ask(b"write x 1\r\n1\r\n") == b"OK 1\r\n"
+    (connection,) = alone.loop._connections.values()
+    assert control(connection.socket) == another
 
 
 async def test_a_client_that_does_not_read_gets_all_of_it_later(alone: Server) -> None:

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from raftnode import same_machine
+from raftnode.links import Address
+from raftnode.os_network import OsLink, OsNetwork
 from raftnode.same_machine import send_unpaced_if_within
-
-ALLOWED = Path("/proc/sys/net/ipv4/tcp_allowed_congestion_control")
-pytestmark = pytest.mark.skipif(not hasattr(socket, "TCP_CONGESTION"), reason="the system has no choice")
+from tests.congestion import control, usual_and_another
 
 
-def control(of: socket.socket) -> bytes:
-    """The congestion control of a socket."""
-    return of.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).rstrip(b"\0")
+@pytest.fixture
+def usual(monkeypatch: pytest.MonkeyPatch) -> bytes:
+    """What connections have by themselves; another takes the part of the plainest, so that a difference shows."""
+    usual, another = usual_and_another()
+    monkeypatch.setattr(same_machine, "_PLAINEST", another)
+    return usual
 
 
 @pytest.fixture
@@ -30,15 +32,23 @@ def connect(listener: socket.socket, source: str) -> socket.socket:
     return socket.create_connection(listener.getsockname(), source_address=(source, 0))
 
 
-def test_a_connection_to_the_own_address_is_unpaced_on_the_side_that_asks(listener: socket.socket) -> None:
+def test_the_plainest_is_there() -> None:
+    usual_and_another()
+    with socket.socket() as one:
+        one.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, same_machine._PLAINEST)
+
+
+def test_a_connection_to_the_own_address_is_unpaced_on_the_side_that_asks(
+    listener: socket.socket, usual: bytes
+) -> None:
     with connect(listener, "127.0.0.1") as dialled, listener.accept()[0] as accepted:
-        usual = control(accepted)
         send_unpaced_if_within(dialled)
-        assert (control(dialled), control(accepted)) == (b"reno", usual)
+        assert (control(dialled), control(accepted)) == (same_machine._PLAINEST, usual)
         send_unpaced_if_within(accepted)
-        assert control(accepted) == b"reno"
+        assert control(accepted) == same_machine._PLAINEST
 
 
+@pytest.mark.usefixtures("usual")
 def test_it_is_so_with_ipv6() -> None:
     try:
         listener = socket.create_server(("::1", 0), family=socket.AF_INET6)
@@ -46,37 +56,39 @@ def test_it_is_so_with_ipv6() -> None:
         pytest.skip("this machine has no IPv6")
     with listener, socket.create_connection(listener.getsockname()[:2]) as dialled:
         send_unpaced_if_within(dialled)
-        assert control(dialled) == b"reno"
+        assert control(dialled) == same_machine._PLAINEST
 
 
-def test_a_connection_to_another_address_stays_as_it_is(
-    listener: socket.socket, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_connection_to_another_address_stays_as_it_is(listener: socket.socket, usual: bytes) -> None:
     with connect(listener, "127.0.0.2") as dialled:
-        usual = control(dialled)
-        others = [other for other in ALLOWED.read_bytes().split() if other != usual]
-        if not others:
-            pytest.skip("the system has one congestion control alone")
-        monkeypatch.setattr(same_machine, "_PLAINEST", others[0])
         send_unpaced_if_within(dialled)
         assert control(dialled) == usual
-    with connect(listener, "127.0.0.1") as dialled:
-        send_unpaced_if_within(dialled)
-        assert control(dialled) == others[0]
 
 
-def test_what_can_not_be_had_is_done_without(listener: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(same_machine, "_PLAINEST", b"no such control")
-    with connect(listener, "127.0.0.1") as dialled:
-        usual = control(dialled)
-        send_unpaced_if_within(dialled)
-        assert control(dialled) == usual
+@pytest.mark.usefixtures("usual")
+async def test_both_ends_of_a_link_between_servers_are_unpaced() -> None:
+    listener = await OsNetwork().listen(Address("127.0.0.1", 0))
+    dialled = await OsNetwork().dial(listener.address)
+    accepted = await listener.accept()
+    controls = [control(link.fileno()) for link in (dialled, accepted) if isinstance(link, OsLink)]
+    for each in (dialled, accepted, listener):
+        each.close()
+    assert controls == [same_machine._PLAINEST] * 2
+
+
+def test_what_can_not_be_had_is_done_without(
+    listener: socket.socket, usual: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with socket.socket() as unconnected:
         send_unpaced_if_within(unconnected)
     left, right = socket.socketpair()
     with left, right:
         send_unpaced_if_within(left)
-    monkeypatch.setattr(same_machine, "_CONGESTION_CONTROL", None)
     with connect(listener, "127.0.0.1") as dialled:
+        monkeypatch.setattr(same_machine, "_CONGESTION_CONTROL", None)
+        send_unpaced_if_within(dialled)
+        assert control(dialled) == usual
+        monkeypatch.undo()
+        monkeypatch.setattr(same_machine, "_PLAINEST", b"no such control")
         send_unpaced_if_within(dialled)
         assert control(dialled) == usual
