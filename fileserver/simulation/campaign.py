@@ -16,7 +16,7 @@ from contextlib import ExitStack
 import attrs
 
 from fileserver.simulation.run import Failure, Outcome, Trial, run
-from fileserver.simulation.workers import start_workers
+from fileserver.simulation.workers import workers
 
 REPEATED_EVERY = 100
 _WAITING_PER_PROCESS = 4
@@ -90,9 +90,7 @@ def campaign(trials: Iterable[Trial], jobs: int) -> Iterator[Outcome]:
     """Run them all on so many processes; what comes of them, as it comes."""
     trials = iter(trials)
     with ExitStack() as stack:
-        executor, other = (start_workers(count, ignore_interrupt=True) for count in (jobs, 1))
-        for each in (executor, other):
-            stack.callback(each.shutdown, wait=True, cancel_futures=True)
+        executor, other = (stack.enter_context(workers(count)) for count in (jobs, 1))
         waiting: dict[Future[Outcome], Future[Outcome] | None] = {}
         """Each run, with the same one in the other process if it is to be done twice."""
         more = True

@@ -1,35 +1,40 @@
 """Processes that work for a command, and end with it.
 
-They are spawned, so they inherit nothing that could differ from run to run. Each watches the process that they work
-for: whoever ends that, by whatever signal, shall not be left with processes that take all of the machine for nobody.
+They are spawned, so they inherit nothing that could differ from run to run. Each watches a pipe whose other end the
+command has: when that is closed, because the command gives up or has been ended, by whatever signal, they end at once,
+whatever they are at. ^C is for the command alone.
 """
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 
 
-def start_workers(count: int, *, ignore_interrupt: bool = False) -> ProcessPoolExecutor:
-    """So many processes.
-
-    With ``ignore_interrupt`` ^C is for the command alone: what they are at is finished, and can be reported.
-    """
-    context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(count, mp_context=context, initializer=_begin, initargs=(ignore_interrupt,))
-
-
-def _begin(ignore_interrupt: bool) -> None:
-    if ignore_interrupt:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, name="ends with its parent", daemon=True).start()
+@contextmanager
+def workers(count: int) -> Iterator[ProcessPoolExecutor]:
+    """So many processes, until the block is left: at once if by an exception."""
+    context = get_context("spawn")
+    wanted, wanting = context.Pipe(duplex=False)
+    with wanted, wanting, ProcessPoolExecutor(count, context, _begin, (wanted,)) as pool:
+        try:
+            yield pool
+        except BaseException:
+            wanting.close()
+            raise
 
 
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None, "only workers call this"
-    parent.join()
+def _begin(wanted: Connection) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_when_unwanted, args=(wanted,), name="ends with the command", daemon=True).start()
+
+
+def _end_when_unwanted(wanted: Connection) -> None:
+    wanted.poll(None)  # Nothing is ever sent: this is its end.
     os._exit(1)

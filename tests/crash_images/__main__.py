@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from fileserver.simulation.workers import start_workers
+from fileserver.simulation.workers import workers
 from tests.crash_images.judge import Wrong
 from tests.crash_images.plan import CASES, FULL, SAMPLE, Effort, Row, added, run_flips, run_lives, run_scenario
 from tests.crash_images.scenarios import SCENARIOS
@@ -92,14 +92,14 @@ def flip_tasks(effort: Effort) -> list[Task]:
     ]
 
 
-def run_tasks(tasks: list[Task], workers: int) -> tuple[dict[str, Row], list[str]]:
+def run_tasks(tasks: list[Task], jobs: int) -> tuple[dict[str, Row], list[str]]:
     """Returns the rows by name, and what went wrong."""
     done: dict[str, list[Row]] = {}
     failures: list[str] = []
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     console = Console(stderr=True)
     with (
-        start_workers(workers) as pool,
+        workers(jobs) as pool,
         Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar,
     ):
         shown = bar.add_task("images and flips", total=len(tasks))

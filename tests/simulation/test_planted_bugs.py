@@ -11,6 +11,7 @@ import statistics
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from statemachine.configuration import Configuration
 from tests.simulation.planted import command
@@ -81,3 +82,9 @@ def test_the_table_takes_the_place_of_the_last_one(tmp_path: Path) -> None:
     page.write_text("# Evidence\n")
     command.write(page, "third")
     assert page.read_text() == f"# Evidence\n\n{command.BEGIN}\nthird\n{command.END}\n"
+
+
+def test_a_wrong_option_is_told_in_a_line() -> None:
+    result = CliRunner().invoke(command.main, ["--nothing"])
+    assert result.exit_code == 2
+    assert result.output.splitlines()[-1] == "Error: No such option '--nothing'."

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-
 from tests.simulation.planted.command import main
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main(prog_name="bin/simulate --bugs")

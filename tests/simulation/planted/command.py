@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import sys
 import time
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fileserver.pages import begin_mark, end_mark, write_part
-from fileserver.simulation.workers import start_workers
+from fileserver.simulation.workers import workers
 from tests.simulation.planted.bug import Bug
 from tests.simulation.planted.catalogue import BUGS
 from tests.simulation.planted.findings import Finding, record
@@ -24,19 +25,13 @@ MEDIAN_MAX = 50
 messages = Console(stderr=True)
 
 
-def main(arguments: list[str]) -> int:
-    """Do what the command line says; returns the exit status."""
-    status = _command.main(arguments, prog_name="bin/simulate --bugs", standalone_mode=False)
-    return int(status)
-
-
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--only", multiple=True, metavar="TEXT", help="Only bugs with that in their name; may be repeated.")
 @click.option("--seeds", type=click.IntRange(1), default=SEEDS_MAX, show_default=True, help="Seeds tried, at most.")
 @click.option("--jobs", type=click.IntRange(1), default=2, show_default=True, help="Processes.")
 @click.option("--write", "page", type=click.Path(dir_okay=False, path_type=Path), help="Put the table into that page.")
 @click.option("--record", "keeps", is_flag=True, help="Keep what was found, for the tests to begin with.")
-def _command(only: tuple[str, ...], seeds: int, jobs: int, page: Path | None, keeps: bool) -> int:
+def main(only: tuple[str, ...], seeds: int, jobs: int, page: Path | None, keeps: bool) -> None:
     """Plant each of the bugs in memory, look for it from seed 1 on, and print what found it.
 
     Only in a checkout: the bugs are a part of the tests. Exit status 1 if a bug wasn't found, or if half of them
@@ -59,12 +54,12 @@ def _command(only: tuple[str, ...], seeds: int, jobs: int, page: Path | None, ke
         write(page, f"{summary}\n\n{as_markdown(bugs, found)}")
     if keeps:
         record({name: finding for name, finding in found.items() if finding is not None})
-    return 1 if missed or median > MEDIAN_MAX else 0
+    sys.exit(1 if missed or median > MEDIAN_MAX else 0)
 
 
 def look_for(bugs: list[Bug], seeds: int, jobs: int) -> list[Finding | None]:
     """What found each of them, in their order."""
-    with start_workers(jobs) as pool:
+    with workers(jobs) as pool:
         results = []
         for bug, finding in zip(bugs, pool.map(_look_for, [(bug.name, seeds) for bug in bugs]), strict=True):
             messages.print(f"{bug.name}: {_how(finding)}", highlight=False, soft_wrap=True)
