@@ -23,7 +23,7 @@ from typing import Any
 import attrs
 import trio
 
-from fileserver import ports
+from fileserver import ports, stop_requests
 from fileserver.config import Address, ClusterConfig, ServerConfig, load_config
 from fileserver.processes import module_command
 
@@ -131,7 +131,7 @@ async def supervise(config: ClusterConfig, directory: Path, report: Report) -> i
         report: is given each line for people.
 
     Returns:
-        The exit status: 0 after a stop that was asked for, 1 when no server is left.
+        The exit status: 0 after a clean stop that was asked for, 1 when no server was left, or one had to be killed.
     """
     cluster = _Cluster(config, directory, report)
     wanted = [signal.SIGINT, signal.SIGTERM]
@@ -144,13 +144,12 @@ async def supervise(config: ClusterConfig, directory: Path, report: Report) -> i
                     await cluster.start(server, nursery)
                 nursery.start_soon(cluster.announce_when_ready)
                 nursery.start_soon(cluster.until_none_is_left, nursery.cancel_scope)
-                async for _ in signals:
-                    break
+                await stop_requests.first(signals)
                 nursery.cancel_scope.cancel()
         finally:
             with trio.CancelScope(shield=True):
-                was_left_alone = await cluster.stop(signals)
-    return 0 if was_left_alone else 1
+                is_clean = await cluster.stop(signals)
+    return 0 if is_clean else 1
 
 
 class _Cluster:
@@ -246,18 +245,20 @@ class _Cluster:
         return None
 
     async def stop(self, signals: AsyncIterator[int]) -> bool:
-        """Ask every server to stop; kill those that take too long, or all at a second signal.
+        """Ask every server to stop; kill those that take too long, or all when somebody asks again.
 
         Returns:
-            Whether any server was there to be stopped.
+            Whether any server was there to be stopped, and all of them stopped cleanly.
         """
         left = {number: each for number, each in self._processes.items() if each.returncode is None}
+        is_clean = bool(left)
         if left:
             self._report("stopping")
         for process in left.values():
             process.terminate()
 
         async def kill_at_signal() -> None:
+            await stop_requests.same_wish(signals)
             async for _ in signals:
                 for process in left.values():
                     process.kill()
@@ -269,7 +270,9 @@ class _Cluster:
                 self._report(f"server {server_id} didn't stop within {STOP_SECONDS:.0f} s and is killed")
                 process.kill()
             status = await process.wait()
-            if status != 0:
+            if status not in (0, -signal.SIGTERM):  # The latter is what becomes of one that hasn't begun to serve yet.
+                nonlocal is_clean
+                is_clean = False
                 self._report(f"server {server_id} ended with status {status}")
 
         async with trio.open_nursery() as outer:
@@ -278,7 +281,7 @@ class _Cluster:
                 for number, process in left.items():
                     inner.start_soon(reap, number, process)
             outer.cancel_scope.cancel()
-        return bool(left)
+        return is_clean
 
 
 def obstacle_to_ready(statuses: Mapping[int, Mapping[str, Any]]) -> str | None:

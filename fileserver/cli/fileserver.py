@@ -17,7 +17,7 @@ import click
 import structlog
 import trio
 
-from fileserver import logs, pidfile, ports
+from fileserver import logs, pidfile, ports, stop_requests
 from fileserver.alone import serve_alone
 from fileserver.cli.common import CONTEXT_SETTINGS, EXIT_UNUSABLE, fail
 from fileserver.config import Address, ClusterConfig, ConfigError, load_config
@@ -105,17 +105,19 @@ def run_member(config: ClusterConfig, server_id: int, directory: Path) -> None:
 async def until_stopped(serve_it: Serve, *arguments: object) -> tuple[str, int] | None:
     """Serve until SIGINT or SIGTERM, then give the server the time that it takes to stop cleanly.
 
-    A second signal ends the process at once.
+    Whoever asks again (:mod:`fileserver.stop_requests`) ends the process at once.
 
     Returns:
         None after a clean stop; else why it could not serve, in one line, and the exit status for that.
     """
     outcome: tuple[str, int] | None = None
     try:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_cancel_at_signal, nursery.cancel_scope)
-            await nursery.start(serve_it, *arguments)
-            log.info("serving", pid=os.getpid())
+        async with trio.open_nursery() as watching:
+            async with trio.open_nursery() as nursery:
+                watching.start_soon(_cancel_at_signal, nursery.cancel_scope)
+                await nursery.start(serve_it, *arguments)
+                log.info("serving", pid=os.getpid())
+            watching.cancel_scope.cancel()
     except* StorageError as group:
         error = _first(group)
         misused = isinstance(error, DirectoryInUse | WrongDirectory)
@@ -134,13 +136,13 @@ async def until_stopped(serve_it: Serve, *arguments: object) -> tuple[str, int] 
 
 
 async def _cancel_at_signal(scope: trio.CancelScope) -> None:
-    """Cancel the server at the first signal; from then on the signals do again what they do by default."""
+    """Cancel the server at the first signal. What comes when that is over does again what it does by default."""
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async for number in signals:
-            log.info("stopping", signal=signal.Signals(number).name)
-            break
+        number = await stop_requests.first(signals)
+        log.info("stopping", signal=signal.Signals(number).name)
+        scope.cancel()
+        await stop_requests.same_wish(signals)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    scope.cancel()
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -8,10 +8,12 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType, SimpleNamespace
 
 import pytest
 
 from fileserver.bench.local import free_cluster
+from fileserver.cli import __main__ as launcher
 from fileserver.config import Address
 from tests.stage4_cluster.ports import reserve
 
@@ -29,6 +31,32 @@ def one_line(done: subprocess.CompletedProcess[bytes]) -> str:
     (line,) = done.stderr.decode().splitlines()
     assert done.stdout == b""
     return line
+
+
+@pytest.mark.parametrize("at_interrupt", [signal.default_int_handler, signal.SIG_IGN])
+def test_an_interrupt_while_a_program_is_loaded_shows_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, at_interrupt: Callable[[int, FrameType | None], object] | signal.Handlers
+) -> None:
+    """And whoever has it ignored keeps it so."""
+    seen = []
+    monkeypatch.setattr(sys, "argv", ["python", "fs", "--help"])
+
+    def loaded(name: str) -> SimpleNamespace:
+        seen.append((name, signal.getsignal(signal.SIGINT)))
+        return SimpleNamespace(main=ran)
+
+    def ran(prog_name: str) -> None:
+        seen.append((prog_name, signal.getsignal(signal.SIGINT)))
+
+    monkeypatch.setattr(launcher, "import_module", loaded)
+    before = signal.signal(signal.SIGINT, at_interrupt)
+    try:
+        launcher.main()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    while_loading = signal.SIG_IGN if at_interrupt == signal.SIG_IGN else signal.SIG_DFL
+    assert seen == [("fileserver.cli.fs", while_loading), ("bin/fs", at_interrupt)]
+    assert sys.argv == ["python", "--help"]
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
@@ -149,7 +177,7 @@ def test_bench_says_that_nobody_is_there() -> None:
 
 @pytest.fixture(scope="module")
 def alone() -> Iterator[Address]:
-    """A server alone, as a process; it ends by SIGTERM and with exit status 0."""
+    """A server alone, as a process; it ends by SIGTERM, sent twice as ``timeout`` does, and with exit status 0."""
     address = free_cluster(1).servers[0].client
     command = [sys.executable, "-m", "fileserver.cli.fileserver", "--alone", "--port", str(address.port)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
@@ -158,6 +186,8 @@ def alone() -> Iterator[Address]:
             if "event=serving " in line:
                 break
         yield address
+        process.send_signal(signal.SIGTERM)
+        assert "event=stopping " in process.stderr.readline()
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=20) == 0
 

@@ -1,5 +1,6 @@
 """``bin/start_cluster`` as a process: what it says, what it leaves in its directory, and how it ends."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from fileserver import stop_requests
 from fileserver.bench.local import free_cluster, local_servers
 from fileserver.client import Client, NotAppliedError
 from fileserver.config import ClusterConfig, load_config
@@ -111,6 +113,41 @@ def test_a_signal_stops_every_server_and_the_same_directory_brings_the_data_back
             file = client.read("kept")
         assert (file.version, file.content) == (version, b"content")
         assert again.stop(signal.SIGTERM) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_that_come_together_are_one_wish_to_stop(cluster: Cluster, number: signal.Signals) -> None:
+    cluster.process.send_signal(number)
+    cluster.line_beginning("stopping")
+    assert cluster.stop(number) == 0
+    assert cluster.process.stdout is not None
+    assert cluster.process.stdout.read() == ""
+
+
+def test_who_asks_again_later_does_not_wait_for_a_clean_stop(cluster: Cluster) -> None:
+    stuck = cluster.pid(1)
+    os.kill(stuck, signal.SIGSTOP)
+    cluster.process.send_signal(signal.SIGINT)
+    cluster.line_beginning("stopping")
+    while cluster.process.poll() is None:
+        cluster.process.send_signal(signal.SIGINT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            cluster.process.wait(timeout=stop_requests.ONE_WISH_SECONDS)
+    assert cluster.process.returncode == 1
+    assert cluster.process.stdout is not None
+    assert cluster.process.stdout.read() == "server 1 ended with status -9\n"
+    assert not is_running(stuck)
+
+
+def test_a_stop_before_the_servers_serve_is_a_clean_one(tmp_path: Path) -> None:
+    config = free_cluster(NODES)
+    with started(tmp_path / "data", "--nodes", str(NODES), "--port", str(config.servers[0].client.port)) as process:
+        while not (tmp_path / "data" / f"server-{NODES}" / "server.log").exists():
+            assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=60) == 0
+        assert process.stdout is not None
+        assert process.stdout.read() == "stopping\n"
 
 
 def test_a_server_that_dies_is_reported_and_not_restarted_and_fileserver_restarts_it(cluster: Cluster) -> None:
