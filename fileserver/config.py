@@ -28,6 +28,7 @@ import attrs
 
 HTTP_PORT_OFFSET = 100
 PEER_PORT_OFFSET = 1000
+LAST_PORT = 65535
 DEFAULT_CLUSTER_NAME = "quintet"
 LONGEST_CLUSTER_NAME = 200
 _LONGEST_HOST = 253
@@ -81,8 +82,10 @@ class Address:
             raise ValueError(f"{text!r} is not host:port (an IPv6 address goes in brackets)")
         if not _is_host(host):
             raise ValueError(f"{text!r} has no usable host")
-        if not (port_text.isascii() and port_text.isdigit() and len(port_text) <= 5 and 1 <= int(port_text) <= 65535):
-            raise ValueError(f"{text!r} has no port from 1 to 65535")
+        if not (
+            port_text.isascii() and port_text.isdigit() and len(port_text) <= 5 and 1 <= int(port_text) <= LAST_PORT
+        ):
+            raise ValueError(f"{text!r} has no port from 1 to {LAST_PORT}")
         return cls(host, int(port_text))
 
 
@@ -114,7 +117,7 @@ class ClusterConfig:
     request_timeout_us: int = 15_000_000
     """After that long without an outcome a request is answered by an error."""
     snapshot_log_bytes: int = 64 * 1024 * 1024
-    """A snapshot is taken whenever the log has grown by this much; up to twice as much if the last one was bigger."""
+    """A snapshot is taken whenever the log has grown by this much; up to four times as much if the last one was big."""
     forward: bool = True
     """Whether a server that doesn't lead passes requests on, rather than redirect the client."""
     idle_timeout_us: int = 0
@@ -193,6 +196,12 @@ def local_cluster(*, nodes: int, host: str, port: int, name: str = DEFAULT_CLUST
     Raises:
         ConfigError: a port or the host is not usable, or two servers would have the same address.
     """
+    if not _is_host(host):
+        raise ConfigError("host", f"{host!r} can't be a host's name or address")
+    greatest = LAST_PORT - PEER_PORT_OFFSET - (nodes - 1)
+    if port > greatest:
+        why = f"{port} is more than {greatest}: the last of {nodes} peer ports is {port + LAST_PORT - greatest}"
+        raise ConfigError("port", why)
     servers = tuple(_server_at(server_id, host, port + server_id - 1, "port") for server_id in range(1, nodes + 1))
     _check_servers(servers)
     return ClusterConfig(cluster=name, servers=servers)
@@ -351,7 +360,7 @@ def _integer(key: str, value: Any, *, least: int, most: int) -> int:
 def _microseconds(key: str, value: Any, *, unit_us: int, least: float, most: float) -> int:
     """A time in units of so many microseconds, fractions allowed, as whole microseconds."""
     if not isinstance(value, (int, float)) or isinstance(value, bool) or not least <= value <= most:
-        raise ConfigError(key, f"has to be a number from {least:g} to {most:g}")
+        raise ConfigError(key, f"has to be a number from {least:g} to {most:.9g}")
     return round(value * unit_us)
 
 
@@ -360,7 +369,12 @@ def _seconds(key: str, value: Any) -> tuple[int]:
 
 
 def _seconds_or_never(key: str, value: Any) -> tuple[int]:
-    return (0,) if value == 0 and not isinstance(value, bool) else _seconds(key, value)
+    if value == 0 and not isinstance(value, bool):
+        return (0,)
+    try:
+        return _seconds(key, value)
+    except ConfigError as error:
+        raise ConfigError(key, f"{error.why}, or 0 for never") from error
 
 
 def _milliseconds(key: str, value: Any) -> tuple[int]:

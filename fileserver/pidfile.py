@@ -35,20 +35,45 @@ def held(path: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+def check_not_held(path: Path) -> None:
+    """Look whether a process holds the file, without leaving one behind.
+
+    Raises:
+        AlreadyRunning: one does.
+        OSError: it can't be looked at.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        _lock(descriptor, path, fcntl.LOCK_SH)
+    finally:
+        os.close(descriptor)
+
+
 def _open_and_lock(path: Path) -> int:
     """Open the file that has that name and lock it; returns its descriptor."""
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _is_the_file(descriptor, path):
-                return descriptor
-        except BlockingIOError:
-            holder = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip()
+            _lock(descriptor, path, fcntl.LOCK_EX)
+        except AlreadyRunning:
             os.close(descriptor)
-            raise AlreadyRunning(f"process {holder or '(starting)'} holds {path}") from None
+            raise
+        if _is_the_file(descriptor, path):
+            return descriptor
         # Its last holder took the name away between our open and our lock.
         os.close(descriptor)
+
+
+def _lock(descriptor: int, path: Path, how: int) -> None:
+    """Lock the open file, or raise AlreadyRunning."""
+    try:
+        fcntl.flock(descriptor, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip()
+        raise AlreadyRunning(f"process {holder or '(starting)'} holds {path}") from None
 
 
 def _is_the_file(descriptor: int, path: Path) -> bool:

@@ -38,6 +38,8 @@ def check_free(addresses: Iterable[tuple[str, Address]]) -> None:
                 trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 trial.bind(place)
                 trial.listen(1)  # only this tells of another socket that listens with the same option
+        except UnicodeError as error:
+            raise AddressUnusable(f"{address}: {address.host!r} can't be a host's name ({purpose})") from error
         except OSError as error:
             in_use = error.errno == errno.EADDRINUSE
             why = f"port {address.port} is in use" if in_use else (error.strerror or str(error))

@@ -23,7 +23,7 @@ from typing import Any
 import attrs
 import trio
 
-from fileserver import ports, stop_requests
+from fileserver import pidfile, ports, stop_requests
 from fileserver.config import Address, ClusterConfig, ServerConfig, load_config
 from fileserver.processes import module_command
 
@@ -67,6 +67,8 @@ def prepare(directory: Path, wishes: Wishes, make: Callable[[Wishes], ClusterCon
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         is_stored = path.exists()
+    except FileExistsError:
+        raise Unusable(f"{directory}: is not a directory") from None
     except OSError as error:
         raise Unusable(f"{directory}: {error.strerror or error}") from error
     if not os.access(directory, os.W_OK | os.X_OK):
@@ -74,6 +76,11 @@ def prepare(directory: Path, wishes: Wishes, make: Callable[[Wishes], ClusterCon
     config = load_config(path) if is_stored else make(wishes)
     if is_stored:
         _check_agreement(path, config, wishes)
+    for server in config.servers:
+        try:
+            pidfile.check_not_held(server_directory(directory, server) / "pid")
+        except pidfile.AlreadyRunning as error:
+            raise Unusable(f"server {server.server_id} of this cluster is running already: {error}") from error
     try:
         ports.check_free(pair for server in config.servers for pair in ports.addresses_of(server))
     except ports.AddressUnusable as error:
@@ -122,19 +129,20 @@ def server_directory(directory: Path, server: ServerConfig) -> Path:
 # ------------------------------------------------------------------------------------------- running
 
 
-async def supervise(config: ClusterConfig, directory: Path, report: Report) -> int:
+async def supervise(config: ClusterConfig, directory: Path, report: Report, over: Callable[[], None]) -> int:
     """Run all servers until SIGINT, SIGTERM or SIGHUP stops them, or until none is left.
 
     Args:
         config: as `prepare` returned it.
         directory: the cluster's.
         report: is given each line for people.
+        over: is called once nothing is left to be stopped.
 
     Returns:
         The exit status: 0 after a clean stop that was asked for, 1 when no server was left, or one had to be killed.
     """
     cluster = _Cluster(config, directory, report)
-    wanted = [signal.SIGINT, signal.SIGTERM]
+    wanted = [*stop_requests.STOP_SIGNALS]
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # it is ignored under nohup, and has to stay so
         wanted.append(signal.SIGHUP)
     with trio.open_signal_receiver(*wanted) as signals:
@@ -149,6 +157,7 @@ async def supervise(config: ClusterConfig, directory: Path, report: Report) -> i
         finally:
             with trio.CancelScope(shield=True):
                 is_clean = await cluster.stop(signals)
+                over()
     return 0 if is_clean else 1
 
 

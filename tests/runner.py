@@ -1,4 +1,4 @@
-"""What ``bin/test`` does: lint, types, the tests of the four stages, and the coverage of the pure modules.
+"""What ``bin/test`` does: lint, types, the tests of the stages, and the coverage of the pure modules.
 
 ``bin/test evidence`` does the rest: the simulator and its scenarios, planted bugs, crash images, the linearizability
 checker, fuzzing, a minute of torture, speed against a fixed load, and 300 simulated runs.

@@ -23,7 +23,7 @@ from fileserver.cli.bench_output import ProgressLine, check_writable, describe, 
 from fileserver.cli.bench_profile import profile
 from fileserver.cli.bench_steps import steps
 from fileserver.cli.bench_suite import suite
-from fileserver.cli.common import CONTEXT_SETTINGS, AddressList, fail
+from fileserver.cli.common import CONTEXT_SETTINGS, AddressList, FiniteRange, fail
 from fileserver.config import Address
 
 PROGRAM = "bin/bench"
@@ -38,6 +38,8 @@ def main(arguments: Sequence[str] | None = None, prog_name: str | None = None) -
     arguments = sys.argv[1:] if arguments is None else arguments
     name = prog_name or Path(sys.argv[0]).name
     signal.signal(signal.SIGTERM, _end)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # It is ignored under nohup, and has to stay so.
+        signal.signal(signal.SIGHUP, _end)
     with readable_errors():
         if arguments and arguments[0] in _OTHERS:
             _OTHERS[arguments[0]].main(list(arguments[1:]), prog_name=f"{name} {arguments[0]}")
@@ -79,7 +81,7 @@ def readable_errors() -> Iterator[None]:
 )
 @click.option(
     "--rate",
-    type=click.FloatRange(min=0, min_open=True, max=10_000_000),
+    type=FiniteRange(min=0, min_open=True, max=10_000_000),
     metavar="PER_SECOND",
     help="Open loop: so many requests become due in a second, whatever the replies do. Latencies count from then.",
 )
@@ -87,12 +89,12 @@ def readable_errors() -> Iterator[None]:
 @click.option("--files", type=click.IntRange(1, 10_000_000), default=10_000, show_default=True, help="Different names.")
 @click.option(
     "--warm",
-    type=click.FloatRange(min=0),
+    type=FiniteRange(min=0),
     default=1.0,
     show_default=True,
     help="Seconds under load before measuring; only their errors count.",
 )
-@click.option("--secs", type=click.FloatRange(min=0.1), default=10.0, show_default=True, help="How long to measure.")
+@click.option("--secs", type=FiniteRange(min=0.1), default=10.0, show_default=True, help="How long to measure.")
 @click.option(
     "--servers",
     type=AddressList(),

@@ -16,7 +16,7 @@ from fileserver.bench.profile_results import CaseProfile, markdown, sections, ti
 from fileserver.bench.sampling import Wishes, profile_cases
 from fileserver.cli.bench_output import check_writable, messages, wide_console
 from fileserver.cli.bench_suite import Names, as_rich_table
-from fileserver.cli.common import CONTEXT_SETTINGS
+from fileserver.cli.common import CONTEXT_SETTINGS, FiniteRange
 from fileserver.pages import write_part
 
 NAMES = tuple(case.name for case in CASES)
@@ -36,7 +36,7 @@ EXIT_BAD = 1
     help=f"Which of {', '.join(NAMES)}.",
 )
 @click.option(
-    "--secs", type=click.FloatRange(min=0.1), default=10.0, show_default=True, help="How long to sample each case."
+    "--secs", type=FiniteRange(min=0.1), default=10.0, show_default=True, help="How long to sample each case."
 )
 @click.option("--servers-count", type=click.IntRange(1, 99), default=5, show_default=True, help="Servers.")
 @click.option(

@@ -14,7 +14,7 @@ from fileserver.bench.results import TextTable, cases_table
 from fileserver.bench.steps import READ, STEPS_OF_ONE_ALONE, WRITE, StepCost, costs
 from fileserver.cli.bench_output import check_writable, messages, wide_console
 from fileserver.cli.bench_suite import as_rich_table
-from fileserver.cli.common import CONTEXT_SETTINGS
+from fileserver.cli.common import CONTEXT_SETTINGS, FiniteRange
 from fileserver.pages import write_part
 
 TOGETHER = 64
@@ -24,9 +24,7 @@ TOGETHER = 64
 @click.option(
     "--passes", type=click.IntRange(1, 1_000_000), default=500, show_default=True, help="Medians are of so many."
 )
-@click.option(
-    "--secs", type=click.FloatRange(min=0.1), default=3.0, show_default=True, help="How long for each ceiling."
-)
+@click.option("--secs", type=FiniteRange(min=0.1), default=3.0, show_default=True, help="How long for each ceiling.")
 @click.option("--write", "page", type=click.Path(path_type=Path, dir_okay=False), help="Put the tables into that page.")
 def steps(passes: int, secs: float, page: Path | None) -> None:
     """Time each step of a write and of a read by itself, in one process, for one request and for 64 that come together.

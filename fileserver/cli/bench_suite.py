@@ -19,7 +19,7 @@ from fileserver.bench.ceilings import measure_ceilings
 from fileserver.bench.growth import GROWTH, Wishes, fresh_cluster, measure_cases
 from fileserver.bench.results import SuiteResults, TextTable
 from fileserver.cli.bench_output import check_writable, messages, wide_console
-from fileserver.cli.common import CONTEXT_SETTINGS
+from fileserver.cli.common import CONTEXT_SETTINGS, FiniteRange
 from fileserver.pages import write_part
 
 OTHER_COUNTS = (3, 7)
@@ -51,7 +51,7 @@ class Names(click.ParamType[tuple[str, ...]]):
 
 @click.command(context_settings=CONTEXT_SETTINGS)
 @click.option(
-    "--secs", type=click.FloatRange(min=0.1), default=3.0, show_default=True, help="How long each round of each takes."
+    "--secs", type=FiniteRange(min=0.1), default=3.0, show_default=True, help="How long each round of each takes."
 )
 @click.option("--rounds", type=click.IntRange(1, 1000), default=3, show_default=True, help="Medians are of so many.")
 @click.option(

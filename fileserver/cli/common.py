@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from typing import Any, NoReturn
 
@@ -18,6 +19,17 @@ def fail(message: str, status: int = EXIT_UNUSABLE) -> NoReturn:
     """End the program with one line on standard error."""
     click.echo(message if message.isprintable() else ascii(message), err=True)
     sys.exit(status)
+
+
+class FiniteRange(click.FloatRange):
+    """A range of numbers on the command line. `nan` and `inf`, which pass any comparison or no limit, are none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:  # called by click
+        """The number, or a usage error."""
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number.", param, ctx)
+        return number
 
 
 class AddressList(click.ParamType[tuple[Address, ...]]):

@@ -25,6 +25,7 @@ from fileserver.server import serve
 from raftnode.disk_health import DirectoryInUse, StorageError, WrongDirectory
 
 EXIT_DAMAGED = 1
+ALONE_AT = Address("127.0.0.1", 8080)
 Serve = Callable[..., Awaitable[object]]
 log = structlog.get_logger()
 
@@ -39,31 +40,47 @@ log = structlog.get_logger()
     help="Its files go in DIR/server-N, or in DIR itself if that is called server-N. Default: where the config is.",
 )
 @click.option("--alone", is_flag=True, help="Serve one store in memory, without a cluster and without a disk.")
-@click.option("--host", default="127.0.0.1", show_default=True, help="With --alone: the address to listen on.")
+@click.option("--host", help=f"With --alone: the address to listen on.  [default: {ALONE_AT.host}]")
 @click.option(
-    "--port", type=click.IntRange(1, 65535), default=8080, show_default=True, help="With --alone: the client port."
+    "--port", type=click.IntRange(1, 65535), help=f"With --alone: the client port.  [default: {ALONE_AT.port}]"
 )
 def main(
-    config_file: Path | None, server_id: int | None, directory: Path | None, alone: bool, host: str, port: int
+    config_file: Path | None,
+    server_id: int | None,
+    directory: Path | None,
+    alone: bool,
+    host: str | None,
+    port: int | None,
 ) -> None:
     """Run one file server in the foreground.
 
     Either a server of a cluster, by --config and --id, or, by --alone, one that needs no others. The first kind logs
-    to server.log among its files, and to standard error if that is a terminal; the second to standard error.
+    to server.log among its files, and to standard error if that is a terminal; the second to standard error, and it
+    has no HTTP port.
     """
     if alone:
         if config_file is not None or server_id is not None or directory is not None:
             raise click.UsageError("--alone goes without --config, --id and --dir")
-        run_alone(host, port)
+        run_alone(ALONE_AT.host if host is None else host, ALONE_AT.port if port is None else port)
     elif config_file is None or server_id is None:
         raise click.UsageError("--config and --id are needed (or --alone)")
+    elif host is not None or port is not None:
+        raise click.UsageError("--host and --port go with --alone; a cluster's addresses are in its configuration")
     else:
         try:
             config = load_config(config_file)
-            config.server(server_id)
+            check_has_server(config, server_id, config_file)
         except ConfigError as error:
             fail(str(error))
         run_member(config, server_id, server_directory(config_file, directory, server_id))
+
+
+def check_has_server(config: ClusterConfig, server_id: int, config_file: Path) -> None:
+    """Raise a ConfigError that names the file if the cluster has no such server."""
+    try:
+        config.server(server_id)
+    except ConfigError as error:
+        raise ConfigError(error.key, error.why, source=str(config_file)) from error
 
 
 def server_directory(config_file: Path, directory: Path | None, server_id: int) -> Path:
@@ -81,7 +98,8 @@ def run_alone(host: str, port: int) -> None:
             ports.check_free([("client port", Address(host, port))])
         except ports.AddressUnusable as error:
             fail(str(error))
-        end_with(trio.run(until_stopped, serve_alone, host, port))
+        with stop_requests.until_over() as over:
+            end_with(trio.run(until_stopped, over, serve_alone, host, port))
 
 
 def run_member(config: ClusterConfig, server_id: int, directory: Path) -> None:
@@ -91,9 +109,10 @@ def run_member(config: ClusterConfig, server_id: int, directory: Path) -> None:
         with (
             pidfile.held(directory / "pid"),
             logs.configure(directory / "server.log", to_stderr=sys.stderr.isatty(), context={"server": server_id}),
+            stop_requests.until_over() as over,
         ):
             ports.check_free(ports.addresses_of(config.server(server_id)))
-            end_with(trio.run(until_stopped, serve, config, server_id, directory))
+            end_with(trio.run(until_stopped, over, serve, config, server_id, directory))
     except pidfile.AlreadyRunning as error:
         fail(f"server {server_id} is running already: {error}")
     except ports.AddressUnusable as error:
@@ -102,10 +121,15 @@ def run_member(config: ClusterConfig, server_id: int, directory: Path) -> None:
         fail(f"{directory}: {error.strerror or error}")
 
 
-async def until_stopped(serve_it: Serve, *arguments: object) -> tuple[str, int] | None:
+async def until_stopped(over: Callable[[], None], serve_it: Serve, *arguments: object) -> tuple[str, int] | None:
     """Serve until SIGINT or SIGTERM, then give the server the time that it takes to stop cleanly.
 
     Whoever asks again (:mod:`fileserver.stop_requests`) ends the process at once.
+
+    Args:
+        over: is called once nothing is left to be stopped.
+        serve_it: what serves, as a task that reports when it does.
+        arguments: its arguments.
 
     Returns:
         None after a clean stop; else why it could not serve, in one line, and the exit status for that.
@@ -117,6 +141,7 @@ async def until_stopped(serve_it: Serve, *arguments: object) -> tuple[str, int] 
                 watching.start_soon(_cancel_at_signal, nursery.cancel_scope)
                 await nursery.start(serve_it, *arguments)
                 log.info("serving", pid=os.getpid())
+            over()
             watching.cancel_scope.cancel()
     except* StorageError as group:
         error = _first(group)
@@ -137,12 +162,11 @@ async def until_stopped(serve_it: Serve, *arguments: object) -> tuple[str, int] 
 
 async def _cancel_at_signal(scope: trio.CancelScope) -> None:
     """Cancel the server at the first signal. What comes when that is over does again what it does by default."""
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+    with trio.open_signal_receiver(*stop_requests.STOP_SIGNALS) as signals:
         number = await stop_requests.first(signals)
         log.info("stopping", signal=signal.Signals(number).name)
         scope.cancel()
         await stop_requests.same_wish(signals)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

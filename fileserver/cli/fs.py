@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fileserver import client as library
-from fileserver.cli.common import CONTEXT_SETTINGS, AddressList, fail
+from fileserver.cli.common import CONTEXT_SETTINGS, AddressList, FiniteRange, fail
 from fileserver.client import Client
 from fileserver.config import Address
 
@@ -62,7 +62,7 @@ def connected(context: click.Context) -> Iterator[Client]:
 )
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0.1),
+    type=FiniteRange(min=0.1),
     default=library.DEFAULT_TIMEOUT_SECONDS,
     show_default=True,
     help="Seconds.",

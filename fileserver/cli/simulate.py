@@ -13,7 +13,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from fileserver.cli.common import CONTEXT_SETTINGS, fail
+from fileserver.cli.common import CONTEXT_SETTINGS, FiniteRange, fail
 from fileserver.simulation import settings
 from fileserver.simulation.campaign import Totals, campaign, run_bounded
 from fileserver.simulation.diagram import draw
@@ -55,7 +55,7 @@ class Topics(click.ParamType[tuple[Topic, ...]]):
 @click.option("--seed", type=click.IntRange(0, SEED_MAX), help="Only the run of this seed.")
 @click.option(
     "--seconds",
-    type=click.FloatRange(0.1, 1e6),
+    type=FiniteRange(0.1, 1e6),
     default=60.0,
     show_default=True,
     help="Simulated seconds with faults; then all is healed and must come to rest.",
@@ -64,7 +64,7 @@ class Topics(click.ParamType[tuple[Topic, ...]]):
 @click.option("--servers", type=int, help="Servers, rather than what the seed draws; so with what follows.")
 @click.option("--clients", type=int, help="Clients.")
 @click.option("--faults", metavar="KIND,...", help=f"Which of {', '.join(kind.value for kind in FaultKind)}; or none.")
-@click.option("--loss", type=float, help="How many of the messages are lost, 0 to 1.")
+@click.option("--loss", type=FiniteRange(0, 1), help="How many of the messages are lost, 0 to 1.")
 @click.option(
     "--options",
     "text",
@@ -75,8 +75,8 @@ class Topics(click.ParamType[tuple[Topic, ...]]):
 @click.option("--shrink", is_flag=True, help="Make the first run that fails as small as it can be.")
 @click.option("--trace", is_flag=True, help="Tell what happened in the run of --seed, line by line.")
 @click.option("--html", "page", type=click.Path(dir_okay=False, path_type=Path), help="Draw the run of --seed.")
-@click.option("--trace-from", type=click.FloatRange(0), default=0.0, help="Tell or draw from this millisecond on.")
-@click.option("--trace-to", type=click.FloatRange(0), help="Tell or draw up to this millisecond.")
+@click.option("--trace-from", type=FiniteRange(0), default=0.0, help="Tell or draw from this millisecond on.")
+@click.option("--trace-to", type=FiniteRange(0), help="Tell or draw up to this millisecond.")
 @click.option(
     "--only",
     type=Topics(),
@@ -109,6 +109,8 @@ def main(
 
     In a checkout, bin/simulate --bugs plants known bugs in that code, one after the other, and looks for each.
     """
+    if trace_to is not None and trace_to < trace_from:
+        raise click.UsageError("--trace-to is before --trace-from")
     values = values_of(text, {"servers": servers, "clients": clients, "faults": faults, "loss": loss})
     first = Trial(seed=first_seed if seed is None else seed, duration_us=round(seconds * 1e6), values=values)
     try:

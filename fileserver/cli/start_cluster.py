@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import trio
 
-from fileserver import supervisor
+from fileserver import stop_requests, supervisor
 from fileserver.cli.common import CONTEXT_SETTINGS, fail
 from fileserver.config import ClusterConfig, ConfigError, local_cluster
 
@@ -41,7 +41,8 @@ def main(nodes: int | None, directory: Path, port: int | None, host: str | None)
     """
     try:
         config = supervisor.prepare(directory, supervisor.Wishes(nodes, host, port), new_cluster)
-        status = trio.run(supervisor.supervise, config, directory, report)
+        with stop_requests.until_over() as over:
+            status = trio.run(supervisor.supervise, config, directory, report, over)
     except (supervisor.Unusable, ConfigError) as error:
         fail(str(error))
     sys.exit(status)

@@ -20,7 +20,7 @@ from rich.live import Live
 from rich.table import Table
 
 from fileserver.bench.local import NotReady
-from fileserver.cli.common import CONTEXT_SETTINGS, fail
+from fileserver.cli.common import CONTEXT_SETTINGS, FiniteRange, fail
 from fileserver.processes import module_command
 from fileserver.torture import namespaces
 from fileserver.torture.clients import Record
@@ -63,7 +63,7 @@ class FaultKinds(click.ParamType[tuple[FaultKind, ...]]):
 
 
 @click.group(context_settings=CONTEXT_SETTINGS, invoke_without_command=True)
-@click.option("--minutes", type=click.FloatRange(min=0.05), default=10.0, show_default=True, help="How long.")
+@click.option("--minutes", type=FiniteRange(min=0.05), default=10.0, show_default=True, help="How long.")
 @click.option("--seed", type=int, help="Draws the faults and the requests.  [default: a random one]")
 @click.option(
     "--faults",
@@ -75,10 +75,10 @@ class FaultKinds(click.ParamType[tuple[FaultKind, ...]]):
 )
 @click.option("--servers", "count", type=click.IntRange(3, 9), default=5, show_default=True, help="Servers.")
 @click.option("--clients", type=click.IntRange(1, 1000), default=10, show_default=True, help="Connections.")
-@click.option("--rate", type=click.FloatRange(min=1), default=450.0, show_default=True, help="Requests a second.")
+@click.option("--rate", type=FiniteRange(min=1), default=450.0, show_default=True, help="Requests a second.")
 @click.option(
     "--rate-min",
-    type=click.FloatRange(min=0),
+    type=FiniteRange(min=0),
     default=300.0,
     show_default=True,
     help="With fewer answers a second than that the run is a failure.",
@@ -136,7 +136,8 @@ def main(
                 keep(report, setting.servers, artifacts)
         chosen = ",".join(kind.value for kind in FaultKind if kind in setting.kinds)
         replay = f"bin/torture --minutes {minutes:g} --seed {seed} --servers {count} --clients {clients}"
-        show(report, f"{replay} --rate {rate:g} --faults {chosen}", artifacts)
+        replay += f" --rate {rate:g} --rate-min {rate_min:g} --faults {chosen}{' --proxy' if proxy else ''}"
+        show(report, replay, artifacts)
     sys.exit(0 if report.is_good else EXIT_BAD)
 
 

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from fileserver.cli.common import FiniteRange
 from tests.fuzzing.judging import replay
 from tests.fuzzing.targets import TARGETS
 from tests.fuzzing.worker import Task, atheris_is_there
@@ -61,8 +62,13 @@ class Row:
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.argument("name", metavar="TARGET", type=click.Choice([*TARGETS, ALL]))
-@click.option("--inputs", "inputs_count", type=click.IntRange(1), help="How many inputs, for each target.")
-@click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="How long, for each target.")
+@click.option(
+    "--inputs",
+    "inputs_count",
+    type=click.IntRange(1),
+    help=f"How many inputs, for each target.  [default: {_INPUTS_DEFAULT}, unless --minutes is given]",
+)
+@click.option("--minutes", type=FiniteRange(min=0, min_open=True), help="How long, for each target.")
 @click.option("--seed", default=1, show_default=True, help="The same seed, inputs and jobs run the same inputs.")
 @click.option("--jobs", type=click.IntRange(1, 64), default=1, show_default=True, help="Processes at a time.")
 @click.option(
@@ -101,6 +107,8 @@ def main(
         sys.exit(_replay(name, replayed))
     if inputs_count is None and minutes is None:
         inputs_count = _INPUTS_DEFAULT
+    if engine == "atheris" and not atheris_is_there():
+        raise click.UsageError("--engine atheris: install it first (.venv/bin/python -m pip install atheris)")
     engine = engine or ("atheris" if atheris_is_there() else "own")
     names = list(TARGETS) if name == ALL else [name]
     tasks = [

@@ -11,6 +11,7 @@ import importlib
 import importlib.util
 import json
 import resource
+import signal
 import sys
 import tempfile
 import time
@@ -123,6 +124,8 @@ def _target(name: str) -> Target:
 
 def main() -> None:
     """Does the task that the only argument is, as JSON."""
+    for ended_by in (signal.SIGINT, signal.SIGPIPE):
+        signal.signal(ended_by, signal.SIG_DFL)  # Whoever is ended, or has lost its starter, ends without a word.
     task = Task(**json.loads(sys.argv[1]))
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES_MAX, _MEMORY_BYTES_MAX))
     reporter = _Reporter(Path(task.directory))

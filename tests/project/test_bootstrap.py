@@ -126,6 +126,9 @@ def test_without_a_python_that_is_new_enough(tmp_path: Path) -> None:
     done = subprocess.run([script], capture_output=True, text=True, env=environment, check=False, timeout=60)
     assert done.returncode == 2
     assert done.stderr.startswith("quintet: Python 3.11 or newer is needed")
+    environment["PYTHON"] = str(tools / "sh")
+    done = subprocess.run([script], capture_output=True, text=True, env=environment, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (2, f"quintet: PYTHON={tools / 'sh'} names no Python 3.11 or newer\n")
 
 
 # ------------------------------------------------------------------------------------- which Python it is made with

@@ -160,7 +160,10 @@ def test_a_plain_list_of_servers() -> None:
         (lambda value: value | {"request_timeout": None}, "request_timeout:"),
         (lambda value: value | {"snapshot_log_bytes": -1}, "snapshot_log_bytes:"),
         (lambda value: value | {"forward": 1}, "forward:"),
-        (lambda value: value | {"idle_timeout": -1}, "idle_timeout:"),
+        (
+            lambda value: value | {"idle_timeout": -1},
+            "idle_timeout: has to be a number from 0.001 to 86400, or 0 for never",
+        ),
         (lambda value: value | {"idle_timeout": False}, "idle_timeout:"),
         (lambda value: value | {"request_progress_timeout": 0}, "request_progress_timeout:"),
         (lambda value: value | {"two\nlines": 1}, "two\\nlines"),
@@ -235,6 +238,11 @@ def test_ports_of_a_local_cluster() -> None:
 def test_a_local_cluster_needs_sound_ports(port: int) -> None:
     with pytest.raises(ConfigError, match="port"):
         local_cluster(nodes=1, host="127.0.0.1", port=port)
+
+
+def test_a_local_cluster_needs_a_sound_host() -> None:
+    with pytest.raises(ConfigError, match=r"^host: "):
+        local_cluster(nodes=1, host="not a host", port=8080)
 
 
 def test_a_local_cluster_of_so_many_that_ports_meet() -> None:

@@ -24,6 +24,18 @@ def test_a_second_holder_is_refused(tmp_path: Path) -> None:
         assert path.read_text() == f"{os.getpid()}\n"
 
 
+def test_whether_it_is_held_can_be_asked(tmp_path: Path) -> None:
+    path = tmp_path / "pid"
+    pidfile.check_not_held(path)
+    assert not path.exists()
+    with pidfile.held(path), pytest.raises(pidfile.AlreadyRunning, match=f"process {os.getpid()} holds {path}"):
+        pidfile.check_not_held(path)
+    path.write_text("123456789012345\n")
+    pidfile.check_not_held(path)
+    with pidfile.held(path):
+        assert path.read_text() == f"{os.getpid()}\n"
+
+
 def test_a_file_left_by_a_killed_process_is_taken_over(tmp_path: Path) -> None:
     path = tmp_path / "pid"
     path.write_text("123456789012345\n")

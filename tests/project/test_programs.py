@@ -77,7 +77,16 @@ def test_help_explains_each_command_of_fs(command: str) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [[], ["--config", "x"], ["--id", "1"], ["--alone", "--id", "1"], ["--alone", "--port", "0"], ["--nonsense"]],
+    [
+        [],
+        ["--config", "x"],
+        ["--id", "1"],
+        ["--alone", "--id", "1"],
+        ["--alone", "--port", "0"],
+        ["--config", "x", "--id", "1", "--port", "8080"],
+        ["--config", "x", "--id", "1", "--host", "::1"],
+        ["--nonsense"],
+    ],
 )
 def test_fileserver_refuses_options_that_make_no_sense(arguments: list[str]) -> None:
     assert program("fileserver", *arguments).returncode == 2
@@ -92,7 +101,7 @@ def test_fileserver_says_what_is_wrong_with_a_configuration(tmp_path: Path) -> N
     assert (done.returncode, one_line(done)) == (2, f"{path}: extra: is not a key of the configuration")
     path.write_text("1 127.0.0.1 8080\n")
     done = program("fileserver", "--config", path, "--id", "2")
-    assert (done.returncode, one_line(done)) == (2, "servers: there is no server with id 2 (there are 1)")
+    assert (done.returncode, one_line(done)) == (2, f"{path}: servers: there is no server with id 2 (there are 1)")
 
 
 def test_fileserver_says_that_a_port_is_in_use(tmp_path: Path, listening: Address) -> None:
@@ -103,6 +112,37 @@ def test_fileserver_says_that_a_port_is_in_use(tmp_path: Path, listening: Addres
     done = program("fileserver", "--config", tmp_path / "list", "--id", "1")
     assert done.returncode == 2
     assert one_line(done) == f"{listening}: port {listening.port} is in use (client port of server 1)"
+
+
+def test_fileserver_says_that_a_host_cannot_be_one() -> None:
+    done = program("fileserver", "--alone", "--host", "bad..host")
+    assert (done.returncode, one_line(done)) == (2, "bad..host:8080: 'bad..host' can't be a host's name (client port)")
+
+
+@pytest.mark.parametrize("number", ["nan", "inf"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("fs", "list", "--timeout"),
+        ("bench", "write", "--secs"),
+        ("bench", "write", "--warm"),
+        ("bench", "write", "--rate"),
+        ("simulate", "--seconds"),
+        ("simulate", "--loss"),
+        ("torture", "--minutes"),
+        ("torture", "--rate"),
+    ],
+)
+def test_no_time_or_rate_is_without_an_end(command: tuple[str, ...], number: str) -> None:
+    name, *arguments = command
+    if name == "fs":
+        arguments.reverse()
+        arguments.insert(1, number)
+    else:
+        arguments.append(number)
+    done = program(name, *arguments)
+    assert done.returncode == 2
+    assert number in done.stderr.decode().splitlines()[-1]
 
 
 def test_fileserver_says_that_a_directory_cannot_be_used(tmp_path: Path) -> None:
@@ -137,6 +177,7 @@ def test_start_cluster_says_that_a_directory_cannot_be_used(tmp_path: Path) -> N
         done = program("start_cluster", "--dir", directory)
         assert done.returncode == 2
         assert one_line(done).startswith(f"{directory}: ")
+        assert "not a directory" in one_line(done).lower()
 
 
 def test_start_cluster_refuses_another_cluster_than_the_stored_one(tmp_path: Path) -> None:
@@ -157,11 +198,17 @@ def test_start_cluster_refuses_another_cluster_than_the_stored_one(tmp_path: Pat
     assert one_line(done).startswith(f"{path}: is not JSON")
 
 
-@pytest.mark.parametrize(("option", "value"), [("--port", "65000"), ("--host", "not a host"), ("--host", "192.0.2.1")])
-def test_start_cluster_says_that_an_address_cannot_be_used(tmp_path: Path, option: str, value: str) -> None:
+@pytest.mark.parametrize(
+    ("option", "value", "line"),
+    [
+        ("--port", "65000", "port: 65000 is more than 64531: the last of 5 peer ports is 66004"),
+        ("--host", "not a host", "host: 'not a host' can't be a host's name or address"),
+        ("--host", "192.0.2.1", "192.0.2.1:8080: Cannot assign requested address (client port of server 1)"),
+    ],
+)
+def test_start_cluster_says_that_an_address_cannot_be_used(tmp_path: Path, option: str, value: str, line: str) -> None:
     done = program("start_cluster", "--dir", tmp_path, option, value)
-    assert done.returncode == 2
-    assert value in one_line(done) or "port" in one_line(done)
+    assert (done.returncode, one_line(done)) == (2, line)
 
 
 def test_bench_says_that_nobody_is_there() -> None:

@@ -135,7 +135,7 @@ def test_who_asks_again_later_does_not_wait_for_a_clean_stop(cluster: Cluster) -
             cluster.process.wait(timeout=stop_requests.ONE_WISH_SECONDS)
     assert cluster.process.returncode == 1
     assert cluster.process.stdout is not None
-    assert cluster.process.stdout.read() == "server 1 ended with status -9\n"
+    assert "server 1 ended with status -9\n" in cluster.process.stdout.read()
     assert not is_running(stuck)
 
 
@@ -167,6 +167,14 @@ def test_a_server_that_dies_is_reported_and_not_restarted_and_fileserver_restart
         assert back.wait(timeout=60) == 0
 
 
+def test_a_second_one_says_that_its_servers_run_already(cluster: Cluster) -> None:
+    with started(cluster.directory) as second:
+        said, _ = second.communicate(timeout=60)
+    path = cluster.directory / "server-1" / "pid"
+    assert said == f"server 1 of this cluster is running already: process {cluster.pid(1)} holds {path}\n"
+    assert second.returncode == 2
+
+
 def test_when_no_server_is_left_it_ends_and_says_so(cluster: Cluster) -> None:
     for server in cluster.config.servers:
         os.kill(cluster.pid(server.server_id), signal.SIGKILL)
@@ -180,3 +188,21 @@ def test_the_cluster_that_bench_starts_is_gone_afterwards(tmp_path: Path) -> Non
         with Client(servers.addresses) as client:
             assert client.write("a", b"x") == 1
     assert not is_running(pid)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_so_is_that_of_a_bench_that_is_ended(tmp_path: Path, number: signal.Signals) -> None:
+    command = [sys.executable, "-m", "fileserver.cli.bench", "write", "--secs", "300", "--nodes", "1", "--dir"]
+    before = signal.signal(
+        number, signal.default_int_handler
+    )  # It may be ignored here, and who is started inherits that.
+    try:
+        process = subprocess.Popen([*command, str(tmp_path)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    finally:
+        signal.signal(number, before)
+    with process:
+        while not (file := tmp_path / "server-1" / "pid").exists() or not (pid := file.read_text()):
+            assert process.poll() is None
+        process.send_signal(number)
+        assert process.wait(timeout=60) != 0
+    assert not is_running(int(pid))

@@ -84,7 +84,14 @@ def test_the_table_takes_the_place_of_the_last_one(tmp_path: Path) -> None:
     assert page.read_text() == f"# Evidence\n\n{command.BEGIN}\nthird\n{command.END}\n"
 
 
-def test_a_wrong_option_is_told_in_a_line() -> None:
-    result = CliRunner().invoke(command.main, ["--nothing"])
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--nothing"], "Error: No such option '--nothing'."),
+        (["--only", "nosuchbug"], "Error: --only: no bug has 'nosuchbug' in its name"),
+    ],
+)
+def test_a_wrong_option_is_told_in_a_line(arguments: list[str], line: str) -> None:
+    result = CliRunner().invoke(command.main, arguments)
     assert result.exit_code == 2
-    assert result.output.splitlines()[-1] == "Error: No such option '--nothing'."
+    assert result.output.splitlines()[-1] == line

@@ -58,6 +58,7 @@ def test_one_seed() -> None:
         (("--trace",), "--seed"),
         (("--html", "x.html"), "--seed"),
         (("--seed", "1", "--trace", "--only", "weather"), "faults, leaders, clients, messages"),
+        (("--seed", "1", "--trace", "--trace-from", "5", "--trace-to", "4"), "--trace-to is before --trace-from"),
         (("--seeds", "0"), "--seeds"),
     ],
 )

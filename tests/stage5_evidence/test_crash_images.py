@@ -14,11 +14,13 @@ from typing import Any
 
 import attrs
 import pytest
+from click.testing import CliRunner
 
 from raftnode import log_frames, recovery, segmented_log, storage
 from raftnode.segmented_log import SegmentedLog
 from raftnode.spare_segments import SpareSegments
 from statemachine.events import HardState
+from tests.crash_images import __main__ as program
 from tests.crash_images import flips
 from tests.crash_images.flips import judge_flips
 from tests.crash_images.images import Disk, digest
@@ -261,3 +263,9 @@ def test_a_save_while_a_snapshot_gets_its_name_is_recorded_in_between() -> None:
         Kind.FLUSH_DIRECTORY,
         Kind.RETURNED,
     ]
+
+
+def test_a_row_that_is_not_there_is_no_success() -> None:
+    result = CliRunner().invoke(program.main, ["--sample", "--only", "nosuchrow"])
+    assert result.exit_code == 2
+    assert result.output.splitlines()[-1] == "Error: --only: no row has 'nosuchrow' in its name"

@@ -38,6 +38,8 @@ def main(only: tuple[str, ...], seeds: int, jobs: int, page: Path | None, keeps:
     took more than 50 seeds.
     """
     bugs = [bug for bug in BUGS.values() if not only or any(part in bug.name for part in only)]
+    if not bugs:
+        raise click.UsageError(f"--only: no bug has {' or '.join(map(repr, only))} in its name")
     begun = time.monotonic()
     found = dict(zip((bug.name for bug in bugs), look_for(bugs, seeds, jobs), strict=True))
     counts = [finding.seed for finding in found.values() if finding is not None and finding.seed]
