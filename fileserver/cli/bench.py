@@ -106,7 +106,8 @@ def readable_errors() -> Iterator[None]:
     "--dir",
     "directory",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Where that cluster keeps its data; default: a temporary directory. It makes a difference on which disk.",
+    help="Where that cluster keeps its data, which stays there; default: a temporary directory, which goes. It makes a "
+    "difference on which disk.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object rather than a table.")
 @click.option("--json-file", type=click.Path(path_type=Path, dir_okay=False), help="Write that object to a file.")

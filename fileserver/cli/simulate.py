@@ -64,7 +64,7 @@ class Topics(click.ParamType[tuple[Topic, ...]]):
 @click.option("--servers", type=int, help="Servers, rather than what the seed draws; so with what follows.")
 @click.option("--clients", type=int, help="Clients.")
 @click.option("--faults", metavar="KIND,...", help=f"Which of {', '.join(kind.value for kind in FaultKind)}; or none.")
-@click.option("--loss", type=FiniteRange(0, 1), help="How many of the messages are lost, 0 to 1.")
+@click.option("--loss", type=FiniteRange(min=0), help="How many of the messages are lost, 0 to 1.")
 @click.option(
     "--options",
     "text",
@@ -75,12 +75,11 @@ class Topics(click.ParamType[tuple[Topic, ...]]):
 @click.option("--shrink", is_flag=True, help="Make the first run that fails as small as it can be.")
 @click.option("--trace", is_flag=True, help="Tell what happened in the run of --seed, line by line.")
 @click.option("--html", "page", type=click.Path(dir_okay=False, path_type=Path), help="Draw the run of --seed.")
-@click.option("--trace-from", type=FiniteRange(0), default=0.0, help="Tell or draw from this millisecond on.")
+@click.option("--trace-from", type=FiniteRange(0), help="Tell or draw from this millisecond on.")
 @click.option("--trace-to", type=FiniteRange(0), help="Tell or draw up to this millisecond.")
 @click.option(
     "--only",
     type=Topics(),
-    default=",".join(topic.value for topic in Topic),
     metavar="TOPIC,...",
     help=f"Tell of these: {', '.join(topic.value for topic in Topic)}.  [default: all]",
 )
@@ -98,9 +97,9 @@ def main(
     shrink: bool,
     trace: bool,
     page: Path | None,
-    trace_from: float,
+    trace_from: float | None,
     trace_to: float | None,
-    only: tuple[Topic, ...],
+    only: tuple[Topic, ...] | None,
 ) -> None:
     """Run whole clusters under faults in simulated time, each of them from one seed, and judge all that happens.
 
@@ -109,7 +108,12 @@ def main(
 
     In a checkout, bin/simulate --bugs plants known bugs in that code, one after the other, and looks for each.
     """
-    if trace_to is not None and trace_to < trace_from:
+    tells = trace or page is not None
+    if seed is None and tells:
+        raise click.UsageError("--trace and --html are for one run: name it with --seed")
+    if not tells and (trace_from, trace_to, only) != (None, None, None):
+        raise click.UsageError("--trace-from, --trace-to and --only go with --trace or --html")
+    if trace_to is not None and trace_to < (trace_from or 0):
         raise click.UsageError("--trace-to is before --trace-from")
     values = values_of(text, {"servers": servers, "clients": clients, "faults": faults, "loss": loss})
     first = Trial(seed=first_seed if seed is None else seed, duration_us=round(seconds * 1e6), values=values)
@@ -120,12 +124,10 @@ def main(
     totals = Totals()
     try:
         if seed is None:
-            if trace or page is not None:
-                raise click.UsageError("--trace and --html are for one run: name it with --seed")
             run_many(first, seeds, jobs or len(os.sched_getaffinity(0)), totals)
-        elif trace or page is not None:
+        elif tells:
             to_us = None if trace_to is None else round(trace_to * 1_000)
-            totals.add(run_one(first, trace, page, only, round(trace_from * 1_000), to_us))
+            totals.add(run_one(first, trace, page, only or tuple(Topic), round((trace_from or 0) * 1_000), to_us))
         else:
             totals.add(run_bounded(first))
         if seed is not None and totals.failed:

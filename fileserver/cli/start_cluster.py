@@ -33,7 +33,8 @@ def main(nodes: int | None, directory: Path, port: int | None, host: str | None)
     """Start a cluster of file servers on this machine, one process each, and stay in the foreground.
 
     Server i, from 1, has the client port PORT+i-1, the HTTP port PORT+100+i-1 and the peer port PORT+1000+i-1. A line
-    that begins "cluster ready" says that all of them serve. SIGINT (^C) or SIGTERM stops them cleanly.
+    that begins "cluster ready" says that all of them serve. SIGINT (^C) or SIGTERM stops them cleanly; a second one,
+    more than a second later, at once. If this program itself is killed by SIGKILL, they run on.
 
     The same --dir again brings the data back; what isn't given then is as it was. A server that dies is reported and
     not restarted: bin/fileserver does that. DIR/cluster.json is the configuration, DIR/server-i/server.log server i's

@@ -59,6 +59,8 @@ def test_one_seed() -> None:
         (("--html", "x.html"), "--seed"),
         (("--seed", "1", "--trace", "--only", "weather"), "faults, leaders, clients, messages"),
         (("--seed", "1", "--trace", "--trace-from", "5", "--trace-to", "4"), "--trace-to is before --trace-from"),
+        (("--seed", "1", "--only", "faults"), "go with --trace or --html"),
+        (("--seed", "1", "--trace-from", "5"), "go with --trace or --html"),
         (("--seeds", "0"), "--seeds"),
     ],
 )
