@@ -36,8 +36,9 @@ _NOBODY: Set[int] = frozenset()
 class ExpectedBatches:
     """What one leader knows of its own term; see the module's docstring."""
 
-    def __init__(self) -> None:
+    def __init__(self, patience_us_max: int = PATIENCE_US_MAX) -> None:
         """Begin with nothing proposed, and confident."""
+        self._patience_us_max = patience_us_max
         self.until_us: int | None = None
         """How long to wait at most, as it was found last; None for not at all."""
         self._last: Set[int] = _NOBODY
@@ -93,7 +94,7 @@ class ExpectedBatches:
 
     def _patience_us(self, waiting: Set[int]) -> int:
         others = len(self._last | self._before | waiting) - 1
-        return min(int(others * self._round_us / 2), PATIENCE_US_MAX)
+        return min(int(others * self._round_us / 2), self._patience_us_max)
 
     def _is_confident(self) -> bool:
         """Whether waiting pays, or this is a round to try it."""

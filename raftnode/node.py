@@ -103,7 +103,12 @@ class Node:
         )
         self.clock = ClusterClock(self._now_us, latest_time_us(recovered, self.replica), self.raft.log.last_term)
         self._proposer = Proposer(
-            self.raft, self.replica, self.clock, generator.getrandbits(62) | 1, self._send_proposals
+            self.raft,
+            self.replica,
+            self.clock,
+            generator.getrandbits(62) | 1,
+            self._send_proposals,
+            options.round_patience_us_max,
         )
         self._barriers = Barriers()
         self._saved_readies: list[Ready] = []

@@ -8,6 +8,7 @@ from typing import Protocol
 
 import attrs
 
+from raftnode.expected_batches import PATIENCE_US_MAX
 from statemachine.configuration import Configuration
 from statemachine.events import Event
 from statemachine.roles import Options
@@ -45,6 +46,8 @@ class NodeOptions:
     """So many bytes of entries lead to a snapshot."""
     in_place_bytes_max: int = 1 << 20
     """Saves of fewer bytes of entries are made without a thread while the disk is quick; 0: all in a thread."""
+    round_patience_us_max: int = PATIENCE_US_MAX
+    """How long a leader waits for the batches of other servers at most (:mod:`raftnode.expected_batches`)."""
 
 
 @attrs.frozen(slots=True)

@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 from raftnode import entries
 from raftnode.cluster_clock import ClusterClock
-from raftnode.expected_batches import ExpectedBatches
+from raftnode.expected_batches import PATIENCE_US_MAX, ExpectedBatches
 from raftnode.forwarding import Forwarded
 from raftnode.proposals import Proposals, Propose
 from raftnode.replica import BatchApplied, BatchOutOfSequence, Outcome, Replica, SessionOpened
@@ -43,6 +43,7 @@ class Proposer:
         clock: ClusterClock,
         nonce: int,
         send_to_leader: Callable[[int, Proposals], None],
+        round_patience_us_max: int = PATIENCE_US_MAX,
     ) -> None:
         """``nonce`` is drawn by chance for each run of the server, and isn't 0."""
         self.submissions = Submissions()
@@ -52,7 +53,8 @@ class Proposer:
         self._nonce = nonce
         self._send_to_leader = send_to_leader
         self._forwarded = Forwarded()
-        self._expected = ExpectedBatches()
+        self._round_patience_us_max = round_patience_us_max
+        self._expected = ExpectedBatches(round_patience_us_max)
         self._queue: list[tuple[int, Propose]] = []
         """What is to be put into the log, with the server that it comes from."""
         self._last_stamp_us = replica.clock_us
@@ -68,7 +70,7 @@ class Proposer:
     def leader_changed(self) -> None:
         """Another leader, or another term: what was proposed to the last one may not be in this one's log."""
         self._forwarded.new_term()
-        self._expected = ExpectedBatches()
+        self._expected = ExpectedBatches(self._round_patience_us_max)
         self._last_stamp_us = self._replica.clock_us
         self._session_asked_us = None
         self.submissions.send_again()

@@ -65,6 +65,8 @@ class RunOptions:
     """So much that has gathered doesn't wait for the batch of changes that is under way."""
     pass_us: int = 0
     """How long a server lets requests of its clients come together."""
+    round_patience_us_max: int = 10_000
+    """How long a leader waits for the batches of other servers at most."""
 
     @classmethod
     def draw(cls, dice: Random) -> RunOptions:
@@ -99,7 +101,8 @@ class RunOptions:
             segment_bytes=dice.choice((1_000, 4_000, 30_000, None)),
             in_place_bytes_max=dice.choice((0, 500, 1 << 20)),
             gathered_bytes_enough=dice.choice((1, 100, 64 << 10)),
-            pass_us=_apart_from(dice).choice((0, 0, 30_000, 500_000)),
+            pass_us=(others := _apart_from(dice)).choice((0, 0, 30_000, 500_000)),
+            round_patience_us_max=others.choice((0, 2_000, 10_000)),
         )
 
     def fit_for_big_contents(self) -> RunOptions:

@@ -286,6 +286,7 @@ class SimulatedServer:
                         raft=world.options.raft,
                         snapshot_log_bytes=world.options.snapshot_log_bytes,
                         in_place_bytes_max=world.options.in_place_bytes_max,
+                        round_patience_us_max=world.options.round_patience_us_max,
                     ),
                     self.storage,
                     recovered,

@@ -180,6 +180,7 @@ SETTINGS: Mapping[str, Setting] = {
         Setting("in-place-bytes", _Part.OPTIONS, "in_place_bytes_max", _Whole(0, 1 << 40)),
         Setting("gathered-bytes", _Part.OPTIONS, "gathered_bytes_enough", _SIZE),
         Setting("pass-us", _Part.OPTIONS, "pass_us", _Whole(0, 10_000_000)),
+        Setting("round-patience-us", _Part.OPTIONS, "round_patience_us_max", _Whole(0, 10_000_000)),
         Setting("heartbeat-us", _Part.RAFT, "heartbeat_us", _TIME),
         Setting("election-us-min", _Part.RAFT, "election_timeout_us_min", _TIME),
         Setting("election-us-max", _Part.RAFT, "election_timeout_us_max", _TIME),

@@ -28,7 +28,7 @@ class Conditions:
 
     faults: tuple[FaultKind, ...] | None = None
     options: Mapping[str, Any] = _NOTHING
-    """Fields of :class:`RunOptions`. Requests of clients come together only if it is said here."""
+    """Fields of :class:`RunOptions`. Only if it is said here do requests come together, or leaders wait for long."""
     raft: Mapping[str, Any] = _NOTHING
     """Fields of its ``raft``."""
     weather: Mapping[str, Any] = _NOTHING
@@ -47,6 +47,7 @@ class Conditions:
             weather=attrs.evolve(drawn.weather, **self.weather),
             faults=drawn.faults if self.faults is None else self.faults,
             pass_us=0,
+            round_patience_us_max=2_000,
         )
         return World(seed, attrs.evolve(options, **self.options), load, watcher)
 
