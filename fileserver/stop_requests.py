@@ -20,11 +20,6 @@ ONE_WISH_SECONDS: Final = 1.0
 STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
-async def first(signals: AsyncIterator[int]) -> int:
-    """Wait for the first signal; tells which."""
-    return await anext(signals)
-
-
 async def same_wish(signals: AsyncIterator[int]) -> None:
     """Take the signals that come with the first one, which came just now."""
     with trio.move_on_after(ONE_WISH_SECONDS):

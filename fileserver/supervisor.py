@@ -81,6 +81,8 @@ def prepare(directory: Path, wishes: Wishes, make: Callable[[Wishes], ClusterCon
             pidfile.check_not_held(server_directory(directory, server) / "pid")
         except pidfile.AlreadyRunning as error:
             raise Unusable(f"server {server.server_id} of this cluster is running already: {error}") from error
+        except OSError as error:
+            raise Unusable(f"{error.filename}: {error.strerror or error}") from error
     try:
         ports.check_free(pair for server in config.servers for pair in ports.addresses_of(server))
     except ports.AddressUnusable as error:
@@ -152,7 +154,7 @@ async def supervise(config: ClusterConfig, directory: Path, report: Report, over
                     await cluster.start(server, nursery)
                 nursery.start_soon(cluster.announce_when_ready)
                 nursery.start_soon(cluster.until_none_is_left, nursery.cancel_scope)
-                await stop_requests.first(signals)
+                await anext(signals)
                 nursery.cancel_scope.cancel()
         finally:
             with trio.CancelScope(shield=True):

@@ -15,9 +15,8 @@ def main() -> None:
     """Run the program that the first argument names."""
     name = sys.argv.pop(1)
     at_interrupt = signal.getsignal(signal.SIGINT)
-    if (
-        at_interrupt is signal.default_int_handler
-    ):  # Otherwise it is ignored, as in a script's background, and stays so.
+    # Otherwise it is ignored, as in a script's background, and stays so.
+    if at_interrupt is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     program = import_module(f"fileserver.cli.{name}")
     signal.signal(signal.SIGINT, at_interrupt)

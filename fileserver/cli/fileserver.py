@@ -163,7 +163,7 @@ async def until_stopped(over: Callable[[], None], serve_it: Serve, *arguments: o
 async def _cancel_at_signal(scope: trio.CancelScope) -> None:
     """Cancel the server at the first signal. What comes when that is over does again what it does by default."""
     with trio.open_signal_receiver(*stop_requests.STOP_SIGNALS) as signals:
-        number = await stop_requests.first(signals)
+        number = await anext(signals)
         log.info("stopping", signal=signal.Signals(number).name)
         scope.cancel()
         await stop_requests.same_wish(signals)

@@ -12,6 +12,7 @@ from random import Random
 import attrs
 
 from fileserver.simulation.network import LinkWeather
+from raftnode.expected_batches import PATIENCE_US_MAX
 from raftnode.simulated_disk import Survival
 from statemachine.roles import Options
 
@@ -65,7 +66,7 @@ class RunOptions:
     """So much that has gathered doesn't wait for the batch of changes that is under way."""
     pass_us: int = 0
     """How long a server lets requests of its clients come together."""
-    round_patience_us_max: int = 10_000
+    round_patience_us_max: int = PATIENCE_US_MAX
     """How long a leader waits for the batches of other servers at most."""
 
     @classmethod

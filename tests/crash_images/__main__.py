@@ -55,7 +55,7 @@ def main(
     started_at = time.monotonic()
     tasks = [*(flip_tasks(effort) if what != "crashes" else ()), *(crash_tasks(effort) if what != "flips" else ())]
     tasks = [task for task in tasks if not only or any(part in task.row for part in only)]
-    if not tasks:
+    if only and not tasks:
         raise click.UsageError(f"--only: no row has {' or '.join(map(repr, only))} in its name")
     rows, failures = run_tasks(tasks, workers)
     show(rows, time.monotonic() - started_at)

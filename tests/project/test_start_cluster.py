@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -77,6 +78,14 @@ def eventually(call: Callable[[], int]) -> int:
     return pytest.fail("the server didn't come back")
 
 
+def eventually_in(path: Path, process: subprocess.Popen[Any]) -> str:
+    """What a file holds once a process has written it."""
+    while not (path.exists() and (text := path.read_text())):
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(timeout=0.01)
+    return text
+
+
 def is_running(pid: int) -> bool:
     try:
         os.kill(pid, 0)
@@ -142,8 +151,7 @@ def test_who_asks_again_later_does_not_wait_for_a_clean_stop(cluster: Cluster) -
 def test_a_stop_before_the_servers_serve_is_a_clean_one(tmp_path: Path) -> None:
     config = free_cluster(NODES)
     with started(tmp_path / "data", "--nodes", str(NODES), "--port", str(config.servers[0].client.port)) as process:
-        while not (tmp_path / "data" / f"server-{NODES}" / "server.log").exists():
-            assert process.poll() is None
+        eventually_in(tmp_path / "data" / "cluster.json", process)
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=60) == 0
         assert process.stdout is not None
@@ -193,16 +201,14 @@ def test_the_cluster_that_bench_starts_is_gone_afterwards(tmp_path: Path) -> Non
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_so_is_that_of_a_bench_that_is_ended(tmp_path: Path, number: signal.Signals) -> None:
     command = [sys.executable, "-m", "fileserver.cli.bench", "write", "--secs", "300", "--nodes", "1", "--dir"]
-    before = signal.signal(
-        number, signal.default_int_handler
-    )  # It may be ignored here, and who is started inherits that.
+    # It may be ignored here, and who is started inherits that.
+    before = signal.signal(number, signal.default_int_handler)
     try:
         process = subprocess.Popen([*command, str(tmp_path)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     finally:
         signal.signal(number, before)
     with process:
-        while not (file := tmp_path / "server-1" / "pid").exists() or not (pid := file.read_text()):
-            assert process.poll() is None
+        pid = eventually_in(tmp_path / "server-1" / "pid", process)
         process.send_signal(number)
         assert process.wait(timeout=60) != 0
     assert not is_running(int(pid))
