@@ -16,8 +16,7 @@ run begins at ``base_index + 1`` when there are entries; ``base_index <= memory_
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
-from itertools import islice
+from collections.abc import Sequence
 
 
 class Log:
@@ -85,7 +84,7 @@ class Log:
         run = bisect_right(self._run_firsts, first_index) - 1
         start = first_index - self.memory_base - 1
         end = self._run_end(run) - self.memory_base
-        stop = start + fitting(islice(self._entries, start, end), bytes_max)
+        stop = start + fitting(self._entries, bytes_max, start, end)
         return self._run_terms[run], tuple(self._entries[start:stop])
 
     def last_of_run(self, index: int) -> int:
@@ -193,12 +192,14 @@ class Log:
         return list(zip(self._run_firsts, self._run_terms, strict=True))
 
 
-def fitting(entries: Iterable[bytes], bytes_max: int) -> int:
-    """How many of the entries fit together into so many bytes, the first of them in any case."""
-    count = size = 0
-    for entry in entries:
-        size += len(entry)
-        if size > bytes_max and count:
-            break
-        count += 1
-    return count
+def fitting(entries: Sequence[bytes], bytes_max: int, start: int = 0, end: int | None = None) -> int:
+    """How many entries fit together into so many bytes, the first of them in any case.
+
+    Those from ``start`` to before ``end`` are looked at, and no others are touched: mostly few are wanted, behind very many.
+    """
+    size = 0
+    for position in range(start, len(entries) if end is None else end):
+        size += len(entries[position])
+        if size > bytes_max and position > start:
+            return position - start
+    return (len(entries) if end is None else end) - start
