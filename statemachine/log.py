@@ -195,11 +195,13 @@ class Log:
 def fitting(entries: Sequence[bytes], bytes_max: int, start: int = 0, end: int | None = None) -> int:
     """How many entries fit together into so many bytes, the first of them in any case.
 
-    Those from ``start`` to before ``end`` are looked at, and no others are touched: mostly few are wanted, behind very many.
+    Only those from ``start`` to before ``end`` are looked at: mostly few are wanted, behind very many.
     """
+    if end is None:
+        end = len(entries)
     size = 0
-    for position in range(start, len(entries) if end is None else end):
+    for position in range(start, end):
         size += len(entries[position])
         if size > bytes_max and position > start:
             return position - start
-    return (len(entries) if end is None else end) - start
+    return end - start
