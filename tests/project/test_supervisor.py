@@ -70,3 +70,12 @@ def test_a_port_that_is_in_use_is_found_before_anything_is_made(tmp_path: Path) 
     with socket.create_server((taken.host, taken.port)), pytest.raises(supervisor.Unusable, match=said):
         supervisor.prepare(tmp_path, NO_WISHES, lambda _: config)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_pid_file_that_cannot_be_looked_at_is_told(tmp_path: Path) -> None:
+    config = free_cluster(2)
+    supervisor.prepare(tmp_path, NO_WISHES, lambda _: config)
+    pid = tmp_path / "server-2" / "pid"
+    pid.symlink_to(pid)
+    with pytest.raises(supervisor.Unusable, match=rf"{pid}: Too many levels of symbolic links"):
+        supervisor.prepare(tmp_path, NO_WISHES, lambda _: config)

@@ -31,6 +31,10 @@ def test_one_of_each_fault_on_three_servers_with_proxies(tmp_path: Path) -> None
     )
     assert kinds_in(output) == ALL_KINDS - left_out(output)
     assert "all servers agree" in output
+    (replay,) = (line for line in output.splitlines() if line.startswith("again: "))
+    options = f"--minutes 0.4 --seed {SEED_OF_EVERY_KIND} --servers 3 --clients 4 --rate 200 --rate-min 50"
+    assert replay.startswith(f"again: bin/torture {options} --faults ")
+    assert replay.endswith(" --proxy")
     with (kept / "history.jsonl").open() as file:
         assert check(load_history(file), late_slack_us=10**13).is_good
     assert (kept / "plan.txt").read_text().startswith("#1 at ")
