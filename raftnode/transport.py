@@ -250,7 +250,9 @@ class Transport:
             self._lose(peer, link)
             return
         if sent_bytes < len(data) + len(more):
-            peer.outbox.put_unsent(memoryview(data + more)[sent_bytes:])
+            in_more_bytes = sent_bytes - len(data)
+            rest = memoryview(more)[in_more_bytes:] if in_more_bytes >= 0 else memoryview(data + more)[sent_bytes:]
+            peer.outbox.put_unsent(rest)
             peer.work.unpark_all()
 
     def _queue(self, peer: _Peer, message: bytes, *, urgent: bool) -> bool:

@@ -13,9 +13,10 @@ import trio
 from structlog.testing import capture_logs
 from trio.testing import MockClock
 
-from raftnode.frames import FrameDecoder, frame
+from raftnode.frames import FRAME_BYTES_MAX, HEAD_BYTES, FrameDecoder, frame
 from raftnode.hello import PROTOCOL_VERSION, Hello, decode_answer, encode_hello
 from raftnode.links import Address, Link
+from raftnode.memory_network import PIPE_BYTES_MAX
 from raftnode.transport import Transport, TransportLimits
 from tests.stage3_raftnode.transports import memory_members, receive, start
 
@@ -52,6 +53,26 @@ async def test_messages_of_any_size_keep_their_order(autojump_clock: MockClock) 
         await start(nursery, members.values())
         for message in messages:
             assert members[1].transport.send(2, message)
+        assert await members[2].wait_received(len(messages)) == [(1, message) for message in messages]
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("room_bytes", [0, 1, HEAD_BYTES - 1, HEAD_BYTES, HEAD_BYTES + 1, 50_000])
+async def test_what_the_network_does_not_take_of_a_message_follows(room_bytes: int, autojump_clock: MockClock) -> None:
+    """A message whose head and contents are sent from where they lie, wherever the room ends."""
+    filling = PIPE_BYTES_MAX - room_bytes
+    sizes = [FRAME_BYTES_MAX] * (filling // (FRAME_BYTES_MAX + HEAD_BYTES))
+    sizes.append(filling - sum(sizes) - (len(sizes) + 1) * HEAD_BYTES)
+    messages = [b"f" * size for size in sizes] + [bytes(range(250)) * 400, b"behind it"]
+    async with trio.open_nursery() as nursery:
+        _, members = memory_members(2)
+        await start(nursery, members.values())
+        for message in messages[:-2]:
+            assert members[1].transport.send(2, message)
+        assert members[1].transport.queued_bytes(2) == 0
+        for message in messages[-2:]:
+            assert members[1].transport.send(2, message)
+        assert members[1].transport.queued_bytes(2) > 0
         assert await members[2].wait_received(len(messages)) == [(1, message) for message in messages]
         nursery.cancel_scope.cancel()
 
