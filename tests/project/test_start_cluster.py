@@ -86,6 +86,13 @@ def eventually_in(path: Path, process: subprocess.Popen[Any]) -> str:
     return text
 
 
+def until_there(path: Path, process: subprocess.Popen[Any]) -> None:
+    """Wait until a process has made a file."""
+    while not path.exists():
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(timeout=0.01)
+
+
 def is_running(pid: int) -> bool:
     try:
         os.kill(pid, 0)
@@ -151,7 +158,7 @@ def test_who_asks_again_later_does_not_wait_for_a_clean_stop(cluster: Cluster) -
 def test_a_stop_before_the_servers_serve_is_a_clean_one(tmp_path: Path) -> None:
     config = free_cluster(NODES)
     with started(tmp_path / "data", "--nodes", str(NODES), "--port", str(config.servers[0].client.port)) as process:
-        eventually_in(tmp_path / "data" / "cluster.json", process)
+        until_there(tmp_path / "data" / "server-1" / "server.log", process)
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=60) == 0
         assert process.stdout is not None
