@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -78,19 +78,15 @@ def eventually(call: Callable[[], int]) -> int:
     return pytest.fail("the server didn't come back")
 
 
-def eventually_in(path: Path, process: subprocess.Popen[Any]) -> str:
-    """What a file holds once a process has written it."""
-    while not (path.exists() and (text := path.read_text())):
-        with pytest.raises(subprocess.TimeoutExpired):
-            process.wait(timeout=0.01)
-    return text
+Given = TypeVar("Given")
 
 
-def until_there(path: Path, process: subprocess.Popen[Any]) -> None:
-    """Wait until a process has made a file."""
-    while not path.exists():
+def awaited(look: Callable[[], Given], process: subprocess.Popen[Any]) -> Given:
+    """What there is to see once a process has brought it about."""
+    while not (seen := look()):
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(timeout=0.01)
+    return seen
 
 
 def is_running(pid: int) -> bool:
@@ -158,7 +154,7 @@ def test_who_asks_again_later_does_not_wait_for_a_clean_stop(cluster: Cluster) -
 def test_a_stop_before_the_servers_serve_is_a_clean_one(tmp_path: Path) -> None:
     config = free_cluster(NODES)
     with started(tmp_path / "data", "--nodes", str(NODES), "--port", str(config.servers[0].client.port)) as process:
-        until_there(tmp_path / "data" / "server-1" / "server.log", process)
+        awaited((tmp_path / "data" / "server-1" / "server.log").exists, process)
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=60) == 0
         assert process.stdout is not None
@@ -215,7 +211,8 @@ def test_so_is_that_of_a_bench_that_is_ended(tmp_path: Path, number: signal.Sign
     finally:
         signal.signal(number, before)
     with process:
-        pid = eventually_in(tmp_path / "server-1" / "pid", process)
+        pid_file = tmp_path / "server-1" / "pid"
+        pid = awaited(lambda: pid_file.exists() and pid_file.read_text(), process)
         process.send_signal(number)
         assert process.wait(timeout=60) != 0
     assert not is_running(int(pid))
