@@ -6,9 +6,9 @@ Theory of operation
     them have come again (:mod:`fileserver.returning_clients`). Fewer and bigger batches cost less, since each costs a
     message to every server and a flush; with two of them under way both would be half as big, and no sooner done.
 
-    A big content goes ahead in pieces, a few on their way at a time, and its command follows. A batch of reads waits
-    for a barrier of the node and is then evaluated against the store. Replies are sent once for all that a turn of the
-    node has applied (:attr:`ReplicatedBackend.flush_replies`).
+    A big content goes ahead in pieces (:mod:`fileserver.big_contents`). A batch of reads waits for a barrier of the
+    node and is then evaluated against the store. Replies are sent once for all that a turn of the node has applied
+    (:attr:`ReplicatedBackend.flush_replies`).
 
     Reads that come together with changes need no barrier: they *ride* on the batch that these go in. Whatever was
     acknowledged before the reads came stands in the log before that batch, which is proposed later; so when this
@@ -17,9 +17,13 @@ Theory of operation
     come together. They do so only while batches are quick, and ask for a barrier after all when theirs isn't. If no
     change has gathered when most clients are there, the reads ask for their barrier together.
 
+    Reads that come too late for a batch ask for a barrier, since changes may have been acknowledged elsewhere after it.
+    When that is passed and the batch is still under way, they *join* it all the same: answered at once, their clients
+    would be too late for the next batch again, and again need messages of their own.
+
     Nothing waits longer than `request_timeout`. A change that was never proposed by then is withdrawn and was not
     applied; of one that was proposed nobody can tell yet, and it is said so. (It stays proposed: its sequence number is
-    taken.) A big content's time begins anew with every piece that is applied.
+    taken.)
 
 Invariants
     A batch is completed exactly once: when it is applied, refused or out of time, it leaves the table of pending ones,
@@ -37,13 +41,14 @@ from typing import Final, TypeAlias
 import attrs
 
 from fileserver.backend import ChangeBatch, ClockCallback, Failure, FailureKind, ReadBatch, Upload
-from fileserver.commands import DROP, PART, Result, encode_batch
+from fileserver.big_contents import carry_out
+from fileserver.commands import Result, encode_batch
 from fileserver.config import ClusterConfig
 from fileserver.returning_clients import ReturningClients
 from fileserver.store import Store
 from raftnode.node import Node
-from raftnode.runtime import Runtime, Signal
-from raftnode.submissions import Lane, Submission
+from raftnode.runtime import Runtime
+from raftnode.submissions import Submission
 from statemachine.raft import Raft
 from statemachine.roles import Role
 from statemachine.values import value
@@ -58,8 +63,6 @@ GATHERED_BYTES_ENOUGH: Final = 64 << 10
 PENDING_BATCHES_MAX: Final = 50_000
 RIDE_US_MAX: Final = 20_000
 """Reads ride on a batch of changes while these take no longer than that on average."""
-PIECES_UNDER_WAY_MAX: Final = 16
-"""Pieces of one big content that are submitted and not applied."""
 WATCH_US: Final = 250_000
 """How often it is looked for requests whose time is up."""
 _MICROSECONDS: Final = 1_000_000
@@ -100,6 +103,8 @@ class ReplicatedBackend:
         self._pending: dict[int, _Pending] = {}
         self._under_way = 0
         """Batches of changes that are submitted and not applied."""
+        self._submitted_last = 0
+        """The number of the last of them."""
         self._gathered: ChangeBatch | None = None
         """What is to be the next."""
         self._gathered_until_us = 0
@@ -173,7 +178,10 @@ class ReplicatedBackend:
 
     def submit_upload(self, upload: Upload) -> None:
         """Have a change with a big content replicated and applied."""
-        self.start_soon(partial(self._carry_out_upload, upload))
+        number = next(self._upload_numbers)
+        self.start_soon(
+            partial(carry_out, upload, number, self._node, self._runtime, self._timeout_us, self._timed_out)
+        )
 
     def read(self, batch: ReadBatch) -> None:
         """Have the requests evaluated once the applied state is fresh enough."""
@@ -304,6 +312,7 @@ class ReplicatedBackend:
         number = next(self._numbers)
         submission = self._node.submit(encode_batch(gathered.fields), partial(self._applied, number), wake=False)
         self._pending[number] = _Pending(gathered, submission, self._now_us(), self._gathered_until_us, riders)
+        self._submitted_last = number
         self._under_way += 1
 
     def _take_riders(self) -> list[ReadBatch]:
@@ -340,7 +349,19 @@ class ReplicatedBackend:
         pending = self._pending.pop(number, None)
         if pending is not None:
             assert isinstance(pending.batch, ReadBatch), "changes need no barrier"
-            pending.batch.ready()
+            joined = self._to_join()
+            if joined is not None:
+                joined.riders.append(pending.batch)
+            else:
+                pending.batch.ready()
+
+    def _to_join(self) -> _Pending | None:
+        """Give the batch that reads wait for which are fresh enough without it: one that is quick, too."""
+        if self._under_way != 1 or self._average_batch_us > RIDE_US_MAX:
+            return None
+        pending = self._pending.get(self._submitted_last)
+        # One that isn't quick for once, as on a full disk, mustn't keep back reads again and again.
+        return pending if pending is not None and pending.begun_us + RIDE_US_MAX > self._now_us() else None
 
     # Time
 
@@ -392,40 +413,6 @@ class ReplicatedBackend:
         why = "no leader is known" if self._node.raft.leader_id is None else "the leader can't reach a majority in time"
         return Failure(kind, f"{why} (waited {self._timeout_us / _MICROSECONDS:g} s)")
 
-    # Big contents
-
-    async def _carry_out_upload(self, upload: Upload) -> None:
-        number = next(self._upload_numbers)
-        progress = _Progress(self._runtime)
-        submissions: list[Submission] = []
-        results: list[Result] = []
-        node = self._node
-
-        def submit(payload: bytes, done: Callable[[list[Result]], None]) -> None:
-            submissions.append(node.submit(payload, done, Lane.BULK))
-
-        def finished(last: list[Result]) -> None:
-            results.extend(last)
-            progress.applied(last)
-
-        for position, piece in enumerate(upload.pieces):
-            submit(encode_batch((PART, b"", number, 0, piece)), progress.applied)
-            if not await progress.reaches(position + 1 - PIECES_UNDER_WAY_MAX, self._timeout_us):
-                break
-        else:
-            submit(encode_batch(upload.command(number)), finished)
-            await progress.reaches(len(submissions), self._timeout_us)
-        if results:
-            upload.applied(results)
-        else:
-            # Withdrawn last to first, so that the command can't be proposed without its pieces.
-            withdrawn = [node.withdraw(submission) for submission in reversed(submissions[progress.count :])]
-            command_is_out = len(submissions) > len(upload.pieces) and not withdrawn[0]
-            if not command_is_out:
-                node.submit(encode_batch((DROP, b"", number, 0, b"")), _ignore, Lane.BULK)
-            upload.failed(self._timed_out(applied_maybe=command_is_out))
-        upload.flush()
-
     # Who leads
 
     def _redirect(self) -> Failure | None:
@@ -444,39 +431,9 @@ class ReplicatedBackend:
         return "candidate" if raft.role is Role.PRE_CANDIDATE else raft.role.value
 
 
-class _Progress:
-    """How many of a row of submissions have been applied."""
-
-    def __init__(self, runtime: Runtime) -> None:
-        self.count = 0
-        self._runtime = runtime
-        self._news: Signal = runtime.signal()
-
-    def applied(self, _results: list[Result]) -> None:
-        """One more has been."""
-        self.count += 1
-        self._news.set()
-
-    async def reaches(self, wanted: int, timeout_us: int) -> bool:
-        """Wait until so many have been; False when none has been for the whole timeout."""
-        runtime = self._runtime
-        await runtime.sleep(0)
-        while self.count < wanted:
-            count = self.count
-            self._news = runtime.signal()
-            await runtime.wait_until(self._news, runtime.now_us() + timeout_us)
-            if self.count == count:
-                return False
-        return True
-
-
 def _start_nothing(_task: Task) -> None:
     raise AssertionError("the backend's start_soon is set before it is used")
 
 
 def _nothing() -> None:
     """Do nothing."""
-
-
-def _ignore(_results: list[Result]) -> None:
-    """Nobody waits for this one's result."""

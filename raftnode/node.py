@@ -34,7 +34,7 @@ from raftnode.barriers import BarrierPassed, Barriers
 from raftnode.buffers import Chunk
 from raftnode.cluster_clock import ClusterClock, hear
 from raftnode.entry_reader import EntryReader
-from raftnode.node_values import Flag, NodeOptions, Observer, PeerStatus, Sender
+from raftnode.node_values import KNOWN_FLAGS, Flag, NodeOptions, Observer, PeerStatus, Sender
 from raftnode.proposals import Proposals
 from raftnode.proposer import Proposer
 from raftnode.replica import Machine, Replica, Results
@@ -66,8 +66,6 @@ APPLY_COUNT = 64
 """How many entries are applied between two looks at the clock."""
 CLOCK_SAVE_US = 1_000_000
 """How often the reading of the cluster clock is kept on disk, for after a stop of the whole cluster."""
-
-_KNOWN_FLAGS = Flag.DISK_FULL | Flag.REFUSES_CHANGES
 
 
 class Node:
@@ -329,7 +327,8 @@ class Node:
         self._take_inbox(now_us)
         self._notice_leader()
         has_gathered = observer.has_gathered()
-        if not proposer.waits_for_others(now_us, has_gathered=has_gathered):
+        raft.reads.held = proposer.waits_for_others(now_us, has_gathered=has_gathered)
+        if not raft.reads.held:
             if has_gathered:
                 observer.proposes()
             proposer.propose(now_us)
@@ -362,7 +361,7 @@ class Node:
 
     def _receive(self, sender: int, envelope: codec.Envelope, now_us: int) -> None:
         if envelope.flags != self._flags_of.get(sender):
-            self._flags_of[sender] = Flag(envelope.flags & _KNOWN_FLAGS)
+            self._flags_of[sender] = Flag(envelope.flags & KNOWN_FLAGS)
             self._somebody_is_full = any(self._flags_of.values())
         message = envelope.message
         if isinstance(message, Proposals):

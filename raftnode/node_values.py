@@ -35,6 +35,10 @@ class Flag(enum.IntFlag):
     """The sender leads and takes no new changes, for want of room on its disk or on a majority's."""
 
 
+KNOWN_FLAGS = Flag.DISK_FULL | Flag.REFUSES_CHANGES
+"""A later version may send others, which mean nothing here."""
+
+
 @attrs.frozen(slots=True, kw_only=True)
 class NodeOptions:
     """Who the server is, and its limits."""

@@ -7,7 +7,8 @@ changed, or nothing has come of them for a while (:mod:`raftnode.submissions`).
 A tick is proposed when the application has something due, no later stamp is in the log, and no batch is being
 proposed: an idle cluster writes nothing.
 
-What a leader has to propose may wait a little for the batches of other servers (:mod:`raftnode.expected_batches`).
+What a leader has to propose may wait a little for the batches of other servers (:mod:`raftnode.expected_batches`). A
+server that asks for a read barrier meanwhile is there, too, whether or not it has a batch: its reads go with the round.
 """
 
 from __future__ import annotations
@@ -112,6 +113,8 @@ class Proposer:
         waiting = {sender for sender, _ in self._queue} if self._queue else set()
         if has_gathered or self.submissions.can_take:
             waiting.add(raft.server_id)
+        if waiting and raft.reads.gathering:
+            waiting |= raft.gathered_readers
         return self._expected.are_waited_for(waiting, raft.commit_index, now_us)
 
     @property
@@ -206,7 +209,7 @@ class Proposer:
             batch.append(entries.encode_tick(stamp_us))
         self._last_stamp_us = stamp_us
         raft = self._raft
-        self._expected.proposed(waiting, raft.log.last_index + len(batch), raft.now_us)
+        self._expected.proposed(waiting | raft.gathered_readers, raft.log.last_index + len(batch), raft.now_us)
         raft.step(Submit(tuple(batch), frozenset(waiting - {raft.server_id})), raft.now_us)
 
     def _entry(self, stamp_us: int, sender: int, proposal: Propose) -> bytes | None:

@@ -167,7 +167,7 @@ class Raft:
     def ready(self) -> Ready:
         """Drain what is to be done. Called after one or more steps; calling it again at once gives nothing new."""
         if self.role is Role.LEADER:
-            if self.reads.gathering:
+            if self.reads.gathering and not self.reads.held:
                 reads.begin_round_if_due(self)
             replication.send_what_is_due(self)
         drained = self.output
@@ -191,7 +191,7 @@ class Raft:
             or output.runs
             or self.replication_due
             or self.heartbeat_due
-            or self.reads.gathering
+            or (self.reads.gathering and not self.reads.held)
             or output.barriers
             or self._hard_state_changed
             or self.contact_due
@@ -220,6 +220,11 @@ class Raft:
     def is_leader(self) -> bool:
         """Whether this server leads its term, as far as it knows."""
         return self.role is Role.LEADER
+
+    @property
+    def gathered_readers(self) -> set[ServerId]:
+        """As leader: whose reads are to be confirmed by the next round of contact."""
+        return {read.requester for read in self.reads.gathering}
 
     @property
     def accepts_submissions(self) -> bool:

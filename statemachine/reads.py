@@ -4,7 +4,9 @@ A read may be answered from applied state once that state includes everything th
 read began. The leader knows that index, as soon as an entry of its own term is committed (6.4, step 1), and
 that it still leads when a majority has answered a round of contact begun after the read (step 3). Rounds are
 numbered; at most one is waited for at a time, and the reads that come meanwhile share the next. A round begins
-when the ready value is drained, so its messages are all younger than the reads that it confirms.
+when the ready value is drained, so its messages are all younger than the reads that it confirms. Messages with entries
+are as good for it as those without; so a caller that is about to submit some has the reads wait for these (``held``),
+which saves a round.
 
 A follower that asks says with it that it was in no later term than the leader's, after its reads began: that is as good
 as its answer to a round, for its own reads. Had a later leader been elected before they began, then by a majority that
@@ -53,6 +55,9 @@ class Reads:
     """As leader: no entry of the current term is committed yet."""
     gathering: list[PendingRead] = attrs.field(factory=list)
     """As leader: to be confirmed by the next round."""
+    held: bool = False
+    """As leader: no round begins for those that gather, since entries are to be submitted any moment. For the caller to
+    set before it drains a ready value, and to take back soon."""
     confirming: list[PendingRead] = attrs.field(factory=list)
     """As leader: confirmed when a majority has answered ``confirming_round``."""
     confirming_round: int = 0

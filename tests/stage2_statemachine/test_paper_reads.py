@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from statemachine.configuration import Configuration
-from statemachine.events import ReadBarrier, Receive
+from statemachine.events import ReadBarrier, Receive, Submit
 from statemachine.messages import (
     AppendEntries,
     AppendEntriesResult,
@@ -74,6 +74,29 @@ def test_reads_of_one_batch_share_a_round_and_later_ones_the_next() -> None:
     ready = raft.ready()
     assert ready.barriers == [BarrierConfirmed(2, 1)]
     assert sent(ready)[0] == (3, ReadIndexResult(4, 60, 1))
+
+
+def test_reads_that_are_held_wait_for_the_entries_that_follow() -> None:
+    """A message with entries is as good a contact as a heartbeat; so it takes no round of their own."""
+    raft = states.leader(term=4, configuration=FIVE)
+    accept(raft, 2, 3, 4, 5)
+    raft.ready()
+    raft.reads.held = True
+    raft.step(ReadBarrier(1), raft.now_us)
+    receive(raft, 2, ReadIndex(4, 50))
+    assert not raft.has_output
+    assert sent(raft.ready()) == []
+    assert raft.gathered_readers == {1, 2}
+    raft.reads.held = False
+    assert raft.has_output
+    raft.step(Submit((b"a",)), raft.now_us)
+    ready = raft.ready()
+    assert [(to, message.entries) for to, message in sent(ready)] == [(to, (b"a",)) for to in (2, 3, 4, 5)]
+    assert raft.gathered_readers == set()
+    accept(raft, 3, round_number=1)
+    assert (2, ReadIndexResult(4, 50, 1)) in sent(raft.ready())
+    accept(raft, 4, round_number=1)
+    assert raft.ready().barriers == [BarrierConfirmed(1, 1)]
 
 
 def test_who_asks_counts_for_the_majority_that_confirms_its_own_reads() -> None:

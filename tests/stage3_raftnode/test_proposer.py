@@ -19,6 +19,7 @@ from raftnode.submissions import Lane, Submission
 from statemachine.events import Event, Submit
 from statemachine.log import Log
 from statemachine.raft import Raft
+from statemachine.reads import PendingRead, Reads
 from tests.stage3_raftnode.machines import ListMachine
 
 NONCE = 1234
@@ -35,6 +36,11 @@ class FakeRaft:
     log: Log = attrs.Factory(Log)
     commit_index: int = 0
     submitted: list[Submit] = attrs.Factory(list)
+    reads: Reads = attrs.Factory(lambda: Reads(first_number=0))
+
+    @property
+    def gathered_readers(self) -> set[int]:
+        return {read.requester for read in self.reads.gathering}
 
     @property
     def is_leader(self) -> bool:
@@ -199,6 +205,21 @@ def test_a_leader_waits_for_the_batches_of_others_a_moment_at_most() -> None:
     assert not server.proposer.waits_for_others(server.raft.now_us, has_gathered=True), "only a leader waits"
     server.follow(1)
     assert not server.proposer.waits_for_others(server.raft.now_us, has_gathered=True), "that was in another term"
+
+
+def test_a_server_that_asks_for_a_barrier_is_there_with_it() -> None:
+    server = leader()
+    server.submit(b"own")
+    server.raft.reads.gathering.append(PendingRead(2, 1, 0))
+    assert not server.proposer.waits_for_others(server.raft.now_us, has_gathered=False), "nobody is expected yet"
+    server.propose()
+    server.raft.reads.gathering.clear()
+    server.raft.now_us += 1000
+    server.raft.commit_index = server.raft.log.last_index
+    server.apply(*server.raft.take())
+    assert server.proposer.waits_for_others(server.raft.now_us, has_gathered=True), "its reads were in the round"
+    server.raft.reads.gathering.append(PendingRead(2, 2, 0))
+    assert not server.proposer.waits_for_others(server.raft.now_us, has_gathered=True), "it has come, to read again"
 
 
 def test_much_is_sent_in_several_messages() -> None:

@@ -40,6 +40,42 @@ def test_a_read_that_comes_with_a_change_needs_no_barrier(cluster: Cluster) -> N
 
 
 @scenario()
+def test_a_read_that_comes_too_late_for_a_batch_is_answered_with_it(cluster: Cluster) -> None:
+    """It has a barrier of its own, which mostly is passed before the batch is applied."""
+    follower = set_up(cluster)
+    for _ in range(10):
+        traffic = cluster.count()
+        answered: list[Ask] = []
+        writing = cluster.ask(follower, write(b"g"), done=answered.append)
+        cluster.run_for(2 * MILLISECOND_US)
+        is_late = traffic.messages[Proposals] == 1 and not answered
+        reading = cluster.ask(follower, read(b"f"), done=answered.append)
+        cluster.finish_asks(reading, writing)
+        if is_late:
+            assert traffic.messages[ReadIndex] == 1
+            assert answered == [writing, reading]
+
+
+@scenario()
+def test_a_read_does_not_join_a_change_that_takes_long(cluster: Cluster) -> None:
+    """The first reads that come later than a change may wait for it a moment, those after these don't."""
+    follower = set_up(cluster)
+    cluster.world.lets_pass = lambda sender, _, message: sender != follower or not isinstance(message, Proposals)
+    writing = cluster.ask(follower, write(b"g"))
+    cluster.run_for(5 * MILLISECOND_US)
+    reading = cluster.ask(follower, read(b"f"))
+    cluster.finish_asks(reading, within_us=SECOND_US)
+    assert reading.ok
+    reading = cluster.ask(follower, read(b"f"))
+    cluster.finish_asks(reading, within_us=100 * MILLISECOND_US)
+    assert reading.ok
+    assert not writing.is_done
+    cluster.world.lets_pass = None
+    cluster.finish_asks(writing)
+    assert writing.ok
+
+
+@scenario()
 def test_a_read_does_not_wait_for_a_change_that_takes_long(cluster: Cluster) -> None:
     """Changes don't get through for a while (as with a full disk, say): reads that came with them do."""
     follower = set_up(cluster)

@@ -12,10 +12,11 @@ from fileserver.simulation.network import LinkWeather
 from raftnode.proposals import Proposals
 from statemachine.messages import AppendEntries
 from tests.simulation.scenarios.cluster import MILLISECOND_US, SECOND_US, Cluster, Settings, Traffic
-from tests.simulation.scenarios.requests import Ask, write
+from tests.simulation.scenarios.requests import Ask, read, write
 from tests.simulation.scenarios.seeds import scenario
 
 CLIENTS = 20
+CLIENTS_EACH = 8
 TIMES = 20
 
 
@@ -87,3 +88,28 @@ def test_servers_whose_batches_were_in_one_round_share_the_next(cluster: Cluster
         if source == leader and isinstance(message, AppendEntries) and message.entries
     }
     assert len(rounds) <= TIMES * 1.5
+
+
+@scenario(Settings(servers=5, weather=near))
+def test_reads_of_all_servers_go_with_the_rounds_of_changes(cluster: Cluster) -> None:
+    """Each server has clients of which one in five asks for a change, so some have none to ask for in a round."""
+    cluster.wait_for_leader()
+    dice = cluster.dice
+    left = dict.fromkeys(range(5 * CLIENTS_EACH), TIMES)
+
+    def ask(client: int) -> None:
+        left[client] -= 1
+        want = write(b"%d" % client) if dice.random() < 0.2 else read(b"%d" % client)
+        cluster.ask(client % 5 + 1, want, done=lambda _: again(client))
+
+    def again(client: int) -> None:
+        if left[client]:
+            ask(client)
+        else:
+            del left[client]
+
+    traffic = cluster.count()
+    for client in list(left):
+        ask(client)
+    cluster.wait(lambda: not left, 10 * SECOND_US, "all have been answered")
+    assert sum(traffic.messages.values()) <= 66 * TIMES, "without sharing it is 84 on average"
