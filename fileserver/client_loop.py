@@ -2,7 +2,7 @@
 
 Theory of operation
     A task per connection costs more than the requests do, so one task serves all sockets: that of the reactor
-    (:mod:`raftnode.reactor`), which has the loop's poller for a source. Every ready socket is served in a *pass*:
+    (:mod:`raftnode.reactor`), whose crowd they are. Every ready socket is served in a *pass*:
     receive, parse, gather. What was gathered goes to the backend as one batch of changes and one of reads, so batches
     grow with load by themselves. Whoever completes a batch (often who applies the log) calls :meth:`ClientLoop.flush`,
     which sends each connection's replies with one system call. Only a full socket is watched for room.
@@ -17,8 +17,8 @@ Theory of operation
 Invariants
     Every open connection is in `_connections` and registered with the poller under its `mask`.
     After a flush a connection's output is empty or the socket is watched for room.
-    A pass handles at most `PASS_EVENTS` events and about `PASS_REQUESTS` requests or `PASS_BYTES` of content, then
-    lets other tasks run.
+    A pass handles about `PASS_REQUESTS` requests or `PASS_BYTES` of content at most. Sockets that it didn't come to are
+    the next one's.
 """
 
 from __future__ import annotations
@@ -35,12 +35,11 @@ from fileserver.backend import Backend
 from fileserver.connection import Connection
 from fileserver.replies import JOINED_BYTES_MAX, TOO_MANY_CONNECTIONS
 from fileserver.service import LINGER_SECONDS, Limits, Service, TimedConnection
-from raftnode.polling import READABLE, WRITABLE, make_poller
+from raftnode.polling import READABLE, WRITABLE
 from raftnode.reactor import Reactor
 from raftnode.same_machine import send_unpaced_if_within
 
 RECEIVE_BYTES: Final = 64 * 1024
-PASS_EVENTS: Final = 128
 PASS_REQUESTS: Final = 1024
 PASS_BYTES: Final = 2 * 1024 * 1024
 ACCEPTS_PER_PASS: Final = 64
@@ -83,7 +82,7 @@ class ClientLoop(Service):
         self._reactor: Final = reactor
         self._listeners: Final = {listener.fileno(): listener for listener in listeners}
         self._connections: Final[dict[int, SocketConnection]] = {}
-        self._poller = make_poller()
+        self._poller: Final = reactor.poller
         self._now = 0.0
         self._unserved: list[tuple[int, int]] = []  # Events of a pass that was cut short.
         self._resumable: dict[SocketConnection, None] = {}
@@ -108,11 +107,11 @@ class ClientLoop(Service):
                 nursery.start_soon(self._serve_resumable)
                 nursery.start_soon(self._watch_time)
                 nursery.start_soon(self._accept_again)
-                self._reactor.add(self._poller.fileno(), self._serve_ready)
+                self._reactor.serve_crowd(self._serve_ready)
                 task_status.started()
                 await trio.sleep_forever()
         finally:
-            self._reactor.remove(self._poller.fileno())
+            self._reactor.serve_crowd(None)
             self._close_everything()
 
     async def stop(self, grace_seconds: float) -> None:
@@ -135,9 +134,9 @@ class ClientLoop(Service):
 
     # One pass
 
-    def _serve_ready(self) -> None:
+    def _serve_ready(self, ready: list[tuple[int, int]]) -> None:
         """Serve every ready socket: receive, parse, gather; then hand over what was gathered."""
-        events = self._unserved or self._poller.poll(0, PASS_EVENTS)
+        events = self._unserved or ready  # What is ready now still is after that.
         self._unserved = []
         now = self._now = trio.current_time()
         gathering = self._gathering
@@ -371,11 +370,10 @@ class ClientLoop(Service):
     def _close_everything(self) -> None:
         for connection in list(self._connections.values()):
             self._drop(connection)
+        self._stop_accepting()
         for listener in self._listeners.values():
             listener.close()
         self._listeners.clear()
-        self._accepting = False
-        self._poller.close()
 
     # Timeouts
 

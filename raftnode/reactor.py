@@ -3,9 +3,9 @@
 Theory of operation
 -------------------
 A task of Trio's for each poller, and one for the node, would each be woken by itself, though mostly the news are of
-one kind: messages and requests that share a turn of the node. So the links to other servers, and the poller of all
-clients, are *sources* of one reactor, which waits for all of them with one more poller. Of what is ready each source
-takes all there is and hands it to the node; then the node takes one turn for all of it.
+one kind: messages and requests that share a turn of the node. So one reactor waits for all of them with one poller. The
+links to other servers are its *sources*, each served by itself; all clients are the *crowd*: what is ready of these is
+served in one pass. Each takes all there is and hands it to the node; then the node takes one turn for all of it.
 
 A busy server waits for less than a millisecond, and to wait by Trio's scheduler costs several times what the reactor's
 own poller takes. So while events come that fast, the reactor *lingers*: it waits in its own poller for up to
@@ -36,15 +36,21 @@ LINGER_US = 2_000
 SLICE_US = 5_000
 LOOK_US = 2_000
 _NEVER_US = 1 << 62
-_SOURCES_MAX = 64
-"""More of them would be served too, later."""
+READY_MAX = 128
+"""More than so many would be served too, later."""
 
 Serve = Callable[[], None]
 """Takes what a source has. It must not wait."""
+ServeCrowd = Callable[[list[tuple[int, int]]], None]
+"""Takes what these descriptors, each with its mask, have. It must not wait."""
 
 
 def _nothing() -> None:
     """Take no turn."""
+
+
+def _nobody(_ready: list[tuple[int, int]]) -> None:
+    """Serve no crowd."""
 
 
 def _never() -> int:
@@ -69,9 +75,11 @@ class Reactor:
     """When a turn is due though nothing comes."""
     may_linger: Callable[[], bool] = _always
     _make_sleeper: Callable[[Poller], Sleeper] = ScopeSleeper
+    poller: Poller = attrs.field(init=False)
+    """Where the crowd's descriptors are registered, by whoever serves it."""
     _sources: dict[int, Serve] = attrs.field(factory=dict, init=False)
     """By their descriptors."""
-    _poller: Poller = attrs.field(init=False)
+    _crowd: ServeCrowd = attrs.field(default=_nobody, init=False)
     _turn_is_due: bool = attrs.field(default=False, init=False)
     _sleeper: Sleeper = attrs.field(init=False)
     _is_busy: bool = attrs.field(default=False, init=False)
@@ -80,18 +88,27 @@ class Reactor:
     """The last event that was waited for by Trio came soon."""
 
     def __attrs_post_init__(self) -> None:
-        self._poller = make_poller()
-        self._sleeper = self._make_sleeper(self._poller)
+        self.poller = make_poller()
+        self._sleeper = self._make_sleeper(self.poller)
+        if self._sleeper.descriptor is not None:
+            self._sources[self._sleeper.descriptor] = _nothing
 
     def add(self, fd: int, serve: Serve) -> None:
-        """Call ``serve`` whenever that descriptor is readable; a poller's is when something is ready there."""
+        """Call ``serve`` whenever that descriptor is readable."""
         self._sources[fd] = serve
-        self._poller.register(fd, READABLE)
+        self.poller.register(fd, READABLE)
 
     def remove(self, fd: int) -> None:
         """No longer look at a source."""
         del self._sources[fd]
-        self._poller.unregister(fd)
+        self.poller.unregister(fd)
+
+    def serve_crowd(self, serve: ServeCrowd | None) -> None:
+        """Call ``serve`` with all that is ready of what was registered at the poller itself; with None, nobody.
+
+        Among it may be what has just been unregistered.
+        """
+        self._crowd = serve or _nobody
 
     def wake(self) -> None:
         """Have a turn taken, soon. May be called from within a turn, and from any task of the same thread."""
@@ -105,7 +122,7 @@ class Reactor:
     def close(self) -> None:
         """Let go of its own poller, once all sources are removed."""
         self._sleeper.close()
-        self._poller.close()
+        self.poller.close()
 
     async def run(self) -> None:
         """Serve until cancelled."""
@@ -123,10 +140,15 @@ class Reactor:
                     if await self._sleep():
                         others_ran_us = others_looked_us = self.now_us()
                     ready = self._ready_now()
-            for fd, _ in ready:
-                serve = sources.get(fd)
-                if serve is not None:  # Otherwise it was removed by one that was served before.
+            crowd: list[tuple[int, int]] = []
+            for event in ready:
+                serve = sources.get(event[0])
+                if serve is None:
+                    crowd.append(event)
+                else:
                     serve()
+            if crowd:
+                self._crowd(crowd)
             if self._turn_is_due or self.now_us() >= self.deadline_us():
                 self._turn_is_due = False
                 self.turn()
@@ -138,14 +160,14 @@ class Reactor:
                     others_ran_us = now_us
 
     def _ready_now(self) -> list[tuple[int, int]]:
-        return self._poller.poll(0, _SOURCES_MAX)
+        return self.poller.poll(0, READY_MAX)
 
     def _linger(self) -> list[tuple[int, int]]:
         """Wait in the own poller until a source is ready, or the deadline has come, or for a little while."""
         left_us = self.deadline_us() - self.now_us()
         if left_us <= 0:
             return self._ready_now()
-        ready = self._poller.poll(min(left_us, LINGER_US) / 1e6, _SOURCES_MAX)
+        ready = self.poller.poll(min(left_us, LINGER_US) / 1e6, READY_MAX)
         self._is_busy = bool(ready)
         return ready
 

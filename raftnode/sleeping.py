@@ -36,6 +36,10 @@ _LONGEST_US: Final = 3_600 * _SECOND_US
 class Sleeper(Protocol):
     """Sleeps for one task."""
 
+    @property
+    def descriptor(self) -> int | None:
+        """What the poller may name that is the sleeper's own, and needs no serving."""
+
     async def sleep(self, microseconds: int) -> None:
         """Wait until the poller has something, so much time has passed, or ``end`` is called. May wake for nothing."""
 
@@ -52,6 +56,7 @@ class ScopeSleeper:
 
     _poller: Poller
     _scope: trio.CancelScope | None = attrs.field(default=None, init=False)
+    descriptor: None = attrs.field(default=None, init=False)
 
     async def sleep(self, microseconds: int) -> None:
         """See Sleeper."""
@@ -90,15 +95,15 @@ class TimerSleeper:
         """
         library = ctypes.CDLL(None, use_errno=True)
         self._set_timer = library.timerfd_settime
-        self._timer: int = library.timerfd_create(time.CLOCK_MONOTONIC, _TFD_FLAGS)
-        if self._timer < 0:
+        self.descriptor: int = library.timerfd_create(time.CLOCK_MONOTONIC, _TFD_FLAGS)
+        if self.descriptor < 0:
             number = ctypes.get_errno()
             raise OSError(number, f"timerfd_create: {os.strerror(number)}")
         self._poller = poller
         self._value = _Interval()
         self._reference = ctypes.byref(self._value)
         self._sleeps = False
-        poller.register(self._timer, READABLE | select.EPOLLET)
+        poller.register(self.descriptor, READABLE | select.EPOLLET)
 
     async def sleep(self, microseconds: int) -> None:
         """See Sleeper."""
@@ -116,14 +121,14 @@ class TimerSleeper:
 
     def close(self) -> None:
         """See Sleeper."""
-        self._poller.unregister(self._timer)
-        os.close(self._timer)
+        self._poller.unregister(self.descriptor)
+        os.close(self.descriptor)
 
     def _set(self, microseconds: int) -> None:
         value = self._value
         value.seconds, rest_us = divmod(microseconds, _SECOND_US)
         value.nanoseconds = rest_us * 1_000 + 1  # 0 of both would stop it.
-        self._set_timer(self._timer, 0, self._reference, None)
+        self._set_timer(self.descriptor, 0, self._reference, None)
 
 
 def make_sleeper(poller: Poller) -> Sleeper:

@@ -36,7 +36,6 @@ QUICK = Limits(request_progress_timeout_seconds=0.2, max_connections=100)
 
 @pytest.fixture(params=[make_poller, SelectorPoller], ids=["best poller", "portable poller"])
 def _poller(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_loop, "make_poller", request.param)
     monkeypatch.setattr(reactor, "make_poller", request.param)
 
 

@@ -12,8 +12,9 @@ import trio.lowlevel
 import trio.testing
 
 from raftnode import reactor as reactor_module
-from raftnode.polling import SelectorPoller, make_poller
+from raftnode.polling import READABLE, SelectorPoller, make_poller
 from raftnode.reactor import LINGER_US, SLICE_US, Reactor
+from raftnode.sleeping import make_sleeper
 from raftnode.trio_runtime import monotonic_us
 
 
@@ -85,6 +86,52 @@ async def test_sources_that_are_ready_together_share_a_turn(nursery: trio.Nurser
     nursery.cancel_scope.cancel()
     os.close(other.reading)
     os.close(other.writing)
+
+
+async def test_what_is_ready_of_the_crowd_is_handed_over_together(nursery: trio.Nursery, pipe: Pipe) -> None:
+    other, source = Pipe(*os.pipe()), Pipe(*os.pipe())
+    passes: list[set[int]] = []
+    reactor = Reactor(now_us=monotonic_us)
+
+    def serve(ready: list[tuple[int, int]]) -> None:
+        passes.append({fd for fd, mask in ready if mask & READABLE})
+        for fd, _ in ready:
+            os.read(fd, 100)
+
+    reactor.serve_crowd(serve)
+    reactor.add(source.reading, source.serve)
+    for each in (pipe, other):
+        reactor.poller.register(each.reading, READABLE)
+    for each in (pipe, other, source):
+        each.write(b"x")
+    nursery.start_soon(reactor.run)
+    await until(lambda: bool(passes and source.got))
+    pipe.write(b"y")
+    await until(lambda: len(passes) == 2)
+    assert passes == [{pipe.reading, other.reading}, {pipe.reading}]
+    for each in (pipe, other):
+        reactor.poller.unregister(each.reading)
+    reactor.serve_crowd(None)
+    nursery.cancel_scope.cancel()
+    for each in (other, source):
+        os.close(each.reading)
+        os.close(each.writing)
+
+
+async def test_the_crowd_is_not_troubled_by_deadlines(nursery: trio.Nursery) -> None:
+    begun_us = monotonic_us()
+    turns: list[int] = []
+    passes: list[object] = []
+    reactor = Reactor(
+        now_us=monotonic_us,
+        turn=lambda: turns.append(monotonic_us()),
+        deadline_us=lambda: begun_us + (len(turns) + 1) * 2 * LINGER_US,
+        make_sleeper=make_sleeper,
+    )
+    reactor.serve_crowd(passes.append)
+    nursery.start_soon(reactor.run)
+    await until(lambda: len(turns) >= 3)
+    assert not passes
 
 
 async def test_waking_it_interrupts_its_sleep(nursery: trio.Nursery) -> None:
@@ -184,7 +231,7 @@ async def test_it_lingers_only_while_events_come_fast_and_nothing_speaks_against
     lingered: list[float] = []
     reactor = Reactor(now_us=clock, may_linger=lambda: allowed[0])
     reactor.add(pipe.reading, pipe.serve)
-    poll = reactor._poller.poll
+    poll = reactor.poller.poll
 
     class Watched:
         """The reactor's poller, with every wait noted."""
@@ -197,8 +244,8 @@ async def test_it_lingers_only_while_events_come_fast_and_nothing_speaks_against
         def fileno(self) -> int:
             return descriptor
 
-    descriptor = reactor._poller.fileno()
-    reactor._poller = Watched()  # type: ignore[assignment]
+    descriptor = reactor.poller.fileno()
+    reactor.poller = Watched()  # type: ignore[assignment]
     async with trio.open_nursery() as nursery:
         nursery.start_soon(reactor.run)
         await trio.testing.wait_all_tasks_blocked()
