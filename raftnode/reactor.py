@@ -36,7 +36,7 @@ LINGER_US = 2_000
 SLICE_US = 5_000
 LOOK_US = 2_000
 _NEVER_US = 1 << 62
-READY_MAX = 128
+_READY_MAX = 128
 """More than so many would be served too, later."""
 
 Serve = Callable[[], None]
@@ -160,14 +160,14 @@ class Reactor:
                     others_ran_us = now_us
 
     def _ready_now(self) -> list[tuple[int, int]]:
-        return self.poller.poll(0, READY_MAX)
+        return self.poller.poll(0, _READY_MAX)
 
     def _linger(self) -> list[tuple[int, int]]:
         """Wait in the own poller until a source is ready, or the deadline has come, or for a little while."""
         left_us = self.deadline_us() - self.now_us()
         if left_us <= 0:
             return self._ready_now()
-        ready = self.poller.poll(min(left_us, LINGER_US) / 1e6, READY_MAX)
+        ready = self.poller.poll(min(left_us, LINGER_US) / 1e6, _READY_MAX)
         self._is_busy = bool(ready)
         return ready
 
