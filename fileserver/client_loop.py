@@ -5,7 +5,8 @@ Theory of operation
     (:mod:`raftnode.reactor`), whose crowd they are. Every ready socket is served in a *pass*:
     receive, parse, gather. What was gathered goes to the backend as one batch of changes and one of reads, so batches
     grow with load by themselves. Whoever completes a batch (often who applies the log) calls :meth:`ClientLoop.flush`,
-    which sends each connection's replies with one system call. Only a full socket is watched for room.
+    which sends all replies of a turn by one system call (:mod:`raftnode.joint_sends`), or if they are few or big those
+    of each connection by one. Only a full socket is watched for room.
 
     Three smaller tasks go beside it: one takes up connections that were *blocked* (see :mod:`fileserver.connection`)
     and can go on after an answer, one makes long lists, one looks at the timeouts.
@@ -35,6 +36,7 @@ from fileserver.backend import Backend
 from fileserver.connection import Connection
 from fileserver.replies import JOINED_BYTES_MAX, TOO_MANY_CONNECTIONS
 from fileserver.service import LINGER_SECONDS, Limits, Service, TimedConnection
+from raftnode.joint_sends import MOST, ROOM_BYTES, JointSends, make_joint_sends
 from raftnode.polling import READABLE, WRITABLE
 from raftnode.reactor import Reactor
 from raftnode.same_machine import send_unpaced_if_within
@@ -45,6 +47,11 @@ PASS_BYTES: Final = 2 * 1024 * 1024
 ACCEPTS_PER_PASS: Final = 64
 ACCEPT_PAUSE_SECONDS: Final = 0.1
 """How long no connection is accepted after the system ran out of files or memory for it."""
+
+JOINT_MIN: Final = 16
+"""With fewer than so many replies each goes by a call of its own."""
+JOINT_BYTES_MAX: Final = ROOM_BYTES // MOST
+"""So much of one connection's goes together with others'."""
 
 _OUT_OF_RESOURCES: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
 
@@ -83,6 +90,7 @@ class ClientLoop(Service):
         self._listeners: Final = {listener.fileno(): listener for listener in listeners}
         self._connections: Final[dict[int, SocketConnection]] = {}
         self._poller: Final = reactor.poller
+        self._joint_sends: Final = make_joint_sends()
         self._now = 0.0
         self._unserved: list[tuple[int, int]] = []  # Events of a pass that was cut short.
         self._resumable: dict[SocketConnection, None] = {}
@@ -199,12 +207,14 @@ class ClientLoop(Service):
     # Sending
 
     def flush(self) -> None:
-        """Send what has been answered: at most one system call a connection. To be called after completing batches."""
+        """Send what has been answered. To be called after completing batches."""
         touched = self._touched
         if not touched:
             return
         connections = cast("list[SocketConnection]", touched[:])
         touched.clear()
+        if len(connections) >= JOINT_MIN and self._joint_sends is not None:
+            connections = self._send_jointly(self._joint_sends, connections)
         for connection in connections:
             output = connection.output
             if len(output) != 1 or connection.blocked or connection.closing:
@@ -223,6 +233,31 @@ class ClientLoop(Service):
             else:
                 connection.sent(sent_bytes)
                 self._send(connection)
+
+    def _send_jointly(self, joint_sends: JointSends, connections: list[SocketConnection]) -> list[SocketConnection]:
+        """Send small outputs of many connections by one system call; give back those that are to be served singly."""
+        others = []
+        some = []
+        datas = []
+        for connection in connections:
+            output = connection.output
+            if not output or connection.unsent_bytes > JOINT_BYTES_MAX or connection.blocked or connection.closing:
+                others.append(connection)
+            else:
+                some.append(connection)
+                datas.append(output[0] if len(output) == 1 else b"".join(output))
+        for begin in range(0, len(some), MOST):
+            part = some[begin : begin + MOST]
+            sent = joint_sends.send([connection.fd for connection in part], datas[begin : begin + MOST])
+            for connection, sent_bytes in zip(part, sent, strict=True):
+                if sent_bytes == connection.unsent_bytes:
+                    connection.output.clear()
+                    connection.unsent_bytes = 0
+                else:
+                    # Not all of it, or more waits for its turn. What is wrong, if anything, shows when it comes again.
+                    connection.sent(max(sent_bytes, 0))
+                    others.append(connection)
+        return others
 
     def _send(self, connection: SocketConnection) -> None:
         """Send some or all of the output."""
@@ -374,6 +409,8 @@ class ClientLoop(Service):
         for listener in self._listeners.values():
             listener.close()
         self._listeners.clear()
+        if self._joint_sends is not None:
+            self._joint_sends.close()
 
     # Timeouts
 

@@ -65,25 +65,21 @@ _ALONE: Final = 3
 class Gathering:
     """What a pass over the connections has for the backend."""
 
-    __slots__ = ("_backend", "_flush", "_refusal", "_uploads", "changes", "reader", "reads")
+    __slots__ = ("_backend", "_flush", "_uploads", "changes", "reader", "reads", "refusal")
 
     def __init__(self, backend: Backend, reader: Reader, flush: Flush) -> None:
         self._backend = backend
         self._flush = flush
         self._uploads: list[Upload] = []
-        self._refusal: Failure | None = None
+        self.refusal: Failure | None = None
+        """Why no change is accepted in this pass, if so."""
         self.changes = ChangeBatch(flush)
         self.reads = ReadBatch(flush, reader)
         self.reader: Final = reader
 
     def start(self) -> None:
         """Begin a pass: ask once whether the backend takes changes at all."""
-        self._refusal = self._backend.refusal()
-
-    @property
-    def refusal(self) -> Failure | None:
-        """Why no change is accepted in this pass, if so."""
-        return self._refusal
+        self.refusal = self._backend.refusal()
 
     @property
     def requests(self) -> int:

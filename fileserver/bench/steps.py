@@ -19,6 +19,7 @@ from random import Random
 
 import attrs
 
+from fileserver.client_loop import JOINT_MIN
 from fileserver.commands import Field, encode_batch
 from fileserver.machine import StoreMachine
 from fileserver.parser import parse_whole
@@ -26,6 +27,7 @@ from fileserver.replies import change_reply, contents_reply
 from fileserver.store import Store
 from raftnode import codec, entries
 from raftnode.filesystem import OpenMode, OsFileSystem
+from raftnode.joint_sends import make_joint_sends
 from raftnode.log_frames import encode_body, seal
 from raftnode.replica import Replica
 from statemachine.configuration import Configuration
@@ -131,11 +133,23 @@ class Connections:
             self.servers = [listener.accept()[0] for _ in range(count)]
         for each in (*self.clients, *self.servers):
             each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._joint_sends = make_joint_sends() if count >= JOINT_MIN else None
+        self._descriptors = [server.fileno() for server in self.servers]
+
+    def reply(self, replies: list[bytes]) -> None:
+        """Send each client its reply, as a server does."""
+        if self._joint_sends is not None:
+            self._joint_sends.send(self._descriptors, replies)
+        else:
+            for server, reply in zip(self.servers, replies, strict=True):
+                server.send(reply)
 
     def close(self) -> None:
         """Close all of them."""
         for each in (*self.clients, *self.servers):
             each.close()
+        if self._joint_sends is not None:
+            self._joint_sends.close()
 
 
 class Walk:
@@ -220,8 +234,7 @@ class Walk:
 
     def _send(self, path: str, replies: list[bytes]) -> None:
         with self.stopwatch.step(path, _SEND, "leader"):
-            for server, reply in zip(self._connections.servers, replies, strict=True):
-                server.send(reply)
+            self._connections.reply(replies)
         for client in self._connections.clients:
             client.recv(_RECEIVE_BYTES)
 

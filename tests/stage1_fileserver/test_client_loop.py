@@ -21,7 +21,8 @@ from fileserver.commands import WRITE
 from fileserver.records import PART_BYTES
 from fileserver.service import Limits, raise_open_files_limit
 from raftnode import reactor, same_machine
-from raftnode.polling import SelectorPoller, make_poller
+from raftnode.joint_sends import MOST
+from raftnode.polling import SelectorPoller
 from raftnode.reactor import Reactor
 from raftnode.trio_runtime import monotonic_us
 from tests.congestion import control, usual_and_another
@@ -34,9 +35,11 @@ LIMITS = Limits(max_connections=200)
 QUICK = Limits(request_progress_timeout_seconds=0.2, max_connections=100)
 
 
-@pytest.fixture(params=[make_poller, SelectorPoller], ids=["best poller", "portable poller"])
+@pytest.fixture(params=["best poller", "portable poller"])
 def _poller(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reactor, "make_poller", request.param)
+    if request.param == "portable poller":
+        monkeypatch.setattr(reactor, "make_poller", SelectorPoller)
+        monkeypatch.setattr(client_loop, "make_joint_sends", lambda: None)
 
 
 @pytest.fixture(autouse=True)
@@ -149,6 +152,58 @@ async def test_replies_after_a_batch_completed_elsewhere(server: Server, manual:
     server.loop.flush()
     for number, client in enumerate(clients, 1):
         assert await client.replies(2) == [b"OK %d\r\n" % number, b"CONTENTS 3 1 0\r\n1\r\n"]
+
+
+async def test_many_replies_at_once(server: Server, manual: ManualBackend) -> None:
+    """More than one call takes, and among them: several of one client, a long one, the last one, and one too late."""
+    content = b"x" * (client_loop.JOINT_BYTES_MAX + 1)
+    manual.apply(WRITE, b"long", 0, 0, content)
+    written, last, read = b"write x 1\r\n1\r\n", b"write x 1\r\n1\r\nquit\r\n", b"read long\r\n"
+    requests = [written * 5, last, read, written] + [written] * MOST
+    clients = [await server.connect() for _ in requests]
+    for client, request in zip(clients, requests, strict=True):
+        await client.send(request)
+    await server.until(lambda: sum(map(len, manual.batches)) + sum(map(len, manual.reads)) == len(clients) + 4)
+    vanished = clients.pop(3)
+    assert isinstance(vanished.stream, trio.SocketStream)
+    vanished.stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    vanished.stream.socket.close()
+    manual.complete_changes()
+    manual.complete_reads()
+    server.loop.flush()
+    assert [reply[:3] for reply in await clients[0].replies(5)] == [b"OK "] * 5
+    assert (await clients[1].reply())[:3] == b"OK "
+    assert await clients[1].replies(2) == [b"OK\r\n", b""]
+    assert (await clients[2].reply()).split(b"\r\n")[1] == content
+    versions = {int((await client.reply()).removeprefix(b"OK ")) for client in clients[3:]}
+    assert len(versions) == MOST
+    assert manual.store.version == len(requests) + 4
+
+
+async def test_a_client_that_takes_some_of_many_replies(server: Server, manual: ManualBackend) -> None:
+    """Its socket gets full while those of the others aren't; in the end it has got each of its replies, in order."""
+    manual.apply(WRITE, b"x", 0, 0, b"x" * 4000)
+    others = [await server.connect() for _ in range(client_loop.JOINT_MIN)]
+    slow = await connect(server.port, receive_buffer_bytes=4096)
+    await server.until(lambda: server.loop.connections == len(others) + 1)
+    connections = list(server.loop._connections.values())
+    for connection in connections:
+        connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16_384)
+    is_full = False
+    rounds = 0
+    while not is_full:
+        rounds += 1
+        for client in (*others, slow):
+            await client.send(b"read x\r\n")
+        await server.until(lambda: sum(map(len, manual.reads)) == len(others) + 1)
+        manual.complete_reads()
+        server.loop.flush()
+        is_full = any(connection.output for connection in connections)
+        for client in others:
+            assert len(await client.reply()) > 4000
+    for _ in range(rounds):
+        assert len(await slow.reply()) > 4000
+    assert rounds > 1
 
 
 async def test_failures(server: Server, manual: ManualBackend) -> None:
