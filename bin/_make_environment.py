@@ -24,6 +24,7 @@ import importlib.util
 import json
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 import time
@@ -207,11 +208,21 @@ def choose(pythons: Sequence[Python], seconds_of: Callable[[Python], float]) -> 
     suitable = list(distinct.values())
     if len(suitable) < 2:
         return (suitable or pythons)[0]
-    # In turns, so that a moment when the machine was busy with something else isn't held against one of them.
+    # In turns, each against the first one in the same turn: a machine that others use is now quicker, now slower.
     turns = [[seconds_of(python) for python in suitable] for _ in range(TURNS)]
-    seconds = [min(each) for each in zip(*turns, strict=True)]
-    quickest = min(seconds)
-    return suitable[seconds.index(quickest) if quickest <= seconds[0] * WORTH_IT else 0]
+    shares = [
+        statistics.median([share_of(seconds, turn[0]) for seconds, turn in zip(column, turns, strict=True)])
+        for column in zip(*turns, strict=True)
+    ]
+    quickest = min(shares)
+    return suitable[shares.index(quickest) if quickest <= WORTH_IT else 0]
+
+
+def share_of(seconds: float, first_seconds: float) -> float:
+    """How much of the first one's time it takes, where to fail is to take forever."""
+    if seconds == first_seconds:
+        return 1.0
+    return seconds / first_seconds
 
 
 def this_python() -> Python:

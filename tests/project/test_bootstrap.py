@@ -199,6 +199,11 @@ def test_one_slow_moment_decides_nothing() -> None:
     assert _make_environment.choose([FIRST, OTHER], lambda python: next(answers[python.executable])) == FIRST
 
 
+def test_one_quick_moment_decides_nothing() -> None:
+    answers = {FIRST.executable: chain([0.7], repeat(1.4)), OTHER.executable: repeat(1.0)}
+    assert _make_environment.choose([FIRST, OTHER], lambda python: next(answers[python.executable])) == OTHER
+
+
 def test_whoever_names_a_python_gets_that_one() -> None:
     assert _make_environment.names_to_try({"PYTHON": "/a/python"}) == ()
     assert "/usr/bin/python3" in _make_environment.names_to_try({"PYTHON": ""})
