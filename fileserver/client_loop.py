@@ -36,7 +36,7 @@ from fileserver.backend import Backend
 from fileserver.connection import Connection
 from fileserver.replies import JOINED_BYTES_MAX, TOO_MANY_CONNECTIONS
 from fileserver.service import LINGER_SECONDS, Limits, Service, TimedConnection
-from raftnode.joint_sends import MOST, ROOM_BYTES, JointSends, make_joint_sends
+from raftnode.joint_sends import ROOM_BYTES, SOCKETS_MAX, JointSends, make_joint_sends
 from raftnode.polling import READABLE, WRITABLE
 from raftnode.reactor import Reactor
 from raftnode.same_machine import send_unpaced_if_within
@@ -50,7 +50,7 @@ ACCEPT_PAUSE_SECONDS: Final = 0.1
 
 JOINT_MIN: Final = 16
 """With fewer than so many replies each goes by a call of its own."""
-JOINT_BYTES_MAX: Final = ROOM_BYTES // MOST
+JOINT_BYTES_MAX: Final = ROOM_BYTES // SOCKETS_MAX
 """So much of one connection's goes together with others'."""
 
 _OUT_OF_RESOURCES: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
@@ -246,15 +246,16 @@ class ClientLoop(Service):
             else:
                 some.append(connection)
                 datas.append(output[0] if len(output) == 1 else b"".join(output))
-        for begin in range(0, len(some), MOST):
-            part = some[begin : begin + MOST]
-            sent = joint_sends.send([connection.fd for connection in part], datas[begin : begin + MOST])
-            for connection, sent_bytes in zip(part, sent, strict=True):
+                output.clear()  # So that nothing goes twice, whoever else looks at it.
+        for begin in range(0, len(some), SOCKETS_MAX):
+            part = slice(begin, begin + SOCKETS_MAX)
+            sent = joint_sends.send([connection.fd for connection in some[part]], datas[part])
+            for connection, data, sent_bytes in zip(some[part], datas[part], sent, strict=True):
                 if sent_bytes == connection.unsent_bytes:
-                    connection.output.clear()
                     connection.unsent_bytes = 0
                 else:
                     # Not all of it, or more waits for its turn. What is wrong, if anything, shows when it comes again.
+                    connection.output.append(data)
                     connection.sent(max(sent_bytes, 0))
                     others.append(connection)
         return others

@@ -34,7 +34,7 @@ import attrs
 
 from raftnode.buffers import Chunk
 
-MOST: Final = 128
+SOCKETS_MAX: Final = 128
 """So many sockets go by one call."""
 ROOM_BYTES: Final = 512 * 1024
 """How much goes by one call."""
@@ -76,16 +76,16 @@ class JointSends:
         self._call: Final = ctypes.CDLL(None, use_errno=True).syscall
         self._call.restype = ctypes.c_long
         context = ctypes.c_ulong(0)
-        if self._call(ctypes.c_long(numbers.setup), ctypes.c_long(MOST), ctypes.byref(context)) < 0:
+        if self._call(ctypes.c_long(numbers.setup), ctypes.c_long(SOCKETS_MAX), ctypes.byref(context)) < 0:
             raise _last_error("io_setup")
         self._room: Final = mmap.mmap(-1, ROOM_BYTES)
         """What is being sent, one behind the other."""
         self._room_address: Final = ctypes.addressof(ctypes.c_char.from_buffer(self._room))
-        self._requests: Final = array("Q", bytes(8 * _REQUEST_WORDS * MOST))
+        self._requests: Final = array("Q", bytes(8 * _REQUEST_WORDS * SOCKETS_MAX))
         first = self._requests.buffer_info()[0]
-        self._pointers: Final = array("Q", range(first, first + 8 * _REQUEST_WORDS * MOST, 8 * _REQUEST_WORDS))
-        self._requests[0::_REQUEST_WORDS] = array("Q", range(MOST))
-        self._events: Final = array("q", bytes(8 * _EVENT_WORDS * MOST))
+        self._pointers: Final = array("Q", range(first, first + 8 * _REQUEST_WORDS * SOCKETS_MAX, 8 * _REQUEST_WORDS))
+        self._requests[0::_REQUEST_WORDS] = array("Q", range(SOCKETS_MAX))
+        self._events: Final = array("q", bytes(8 * _EVENT_WORDS * SOCKETS_MAX))
         self._context: Final = context
         self._destroy: Final = ctypes.c_long(numbers.destroy)
         self._submit: Final = ctypes.c_long(numbers.submit)
@@ -101,7 +101,7 @@ class JointSends:
         """Send each of these data to the socket in the same place, as far as it takes them without waiting.
 
         Args:
-            sockets: descriptors, at least one and at most `MOST`, none of which blocks.
+            sockets: descriptors, at least one and at most `SOCKETS_MAX`, none of which blocks.
             datas: as many, of `ROOM_BYTES` together at most.
 
         Returns:

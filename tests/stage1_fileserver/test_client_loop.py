@@ -21,7 +21,7 @@ from fileserver.commands import WRITE
 from fileserver.records import PART_BYTES
 from fileserver.service import Limits, raise_open_files_limit
 from raftnode import reactor, same_machine
-from raftnode.joint_sends import MOST
+from raftnode.joint_sends import SOCKETS_MAX
 from raftnode.polling import SelectorPoller
 from raftnode.reactor import Reactor
 from raftnode.trio_runtime import monotonic_us
@@ -159,7 +159,7 @@ async def test_many_replies_at_once(server: Server, manual: ManualBackend) -> No
     content = b"x" * (client_loop.JOINT_BYTES_MAX + 1)
     manual.apply(WRITE, b"long", 0, 0, content)
     written, last, read = b"write x 1\r\n1\r\n", b"write x 1\r\n1\r\nquit\r\n", b"read long\r\n"
-    requests = [written * 5, last, read, written] + [written] * MOST
+    requests = [written * 5, last, read, written] + [written] * SOCKETS_MAX
     clients = [await server.connect() for _ in requests]
     for client, request in zip(clients, requests, strict=True):
         await client.send(request)
@@ -176,8 +176,49 @@ async def test_many_replies_at_once(server: Server, manual: ManualBackend) -> No
     assert await clients[1].replies(2) == [b"OK\r\n", b""]
     assert (await clients[2].reply()).split(b"\r\n")[1] == content
     versions = {int((await client.reply()).removeprefix(b"OK ")) for client in clients[3:]}
-    assert len(versions) == MOST
+    assert len(versions) == SOCKETS_MAX
     assert manual.store.version == len(requests) + 4
+
+
+async def test_many_replies_take_one_call(server: Server, manual: ManualBackend) -> None:
+    if client_loop.make_joint_sends() is None:
+        pytest.skip("replies go singly here")
+    clients = [await server.connect() for _ in range(client_loop.JOINT_MIN)]
+    for client in clients:
+        await client.send(b"write x 1\r\n1\r\n")
+    await server.until(lambda: sum(map(len, manual.batches)) == len(clients))
+
+    def send(_data: bytes) -> int:
+        raise AssertionError("a call for a single reply")
+
+    for connection in server.loop._connections.values():
+        connection.send = send  # type: ignore[assignment, misc]
+    manual.complete_changes()
+    server.loop.flush()
+    for client in clients:
+        assert (await client.reply())[:3] == b"OK "
+
+
+async def test_one_of_many_replies_waits_for_its_turn(server: Server, manual: ManualBackend) -> None:
+    """A client's last answer is there before the one in the middle: it doesn't go, and isn't lost, with the first."""
+    client, *others = [await server.connect() for _ in range(client_loop.JOINT_MIN + 1)]
+    written = b"write x 1\r\n1\r\n"
+    for count in range(3):
+        await client.send(written)
+        await server.until(lambda count=count: len(manual.batches) > count)  # type: ignore[misc]
+    for other in others:
+        await other.send(written)
+    await server.until(lambda: sum(map(len, manual.batches)) == 3 + len(others))
+    middle = manual.batches.pop(1)
+    manual.complete_changes()
+    server.loop.flush()
+    assert await client.reply() == b"OK 1\r\n"
+    for other in others:
+        assert (await other.reply())[:3] == b"OK "
+    manual.batches.append(middle)
+    manual.complete_changes()
+    server.loop.flush()
+    assert await client.replies(2) == [b"OK %d\r\n" % manual.store.version, b"OK 2\r\n"]
 
 
 async def test_a_client_that_takes_some_of_many_replies(server: Server, manual: ManualBackend) -> None:

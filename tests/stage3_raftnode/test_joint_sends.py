@@ -13,7 +13,7 @@ from contextlib import ExitStack
 import pytest
 
 from raftnode import joint_sends
-from raftnode.joint_sends import MOST, JointSends, make_joint_sends
+from raftnode.joint_sends import SOCKETS_MAX, JointSends, make_joint_sends
 
 pytestmark = pytest.mark.skipif(
     not sys.platform.startswith("linux") or platform.machine() not in ("x86_64", "aarch64"),
@@ -60,9 +60,9 @@ def received(receiver: socket.socket, size_bytes: int) -> bytes:
 
 
 def test_each_gets_its_own(pairs: Pairs, joint: JointSends) -> None:
-    connections = [pairs.make() for _ in range(MOST)]
+    connections = [pairs.make() for _ in range(SOCKETS_MAX)]
     for turn in range(3):
-        datas = [b"%d of turn %d" % (number, turn) * (1 + number % 7) for number in range(MOST)]
+        datas = [b"%d of turn %d" % (number, turn) * (1 + number % 7) for number in range(SOCKETS_MAX)]
         sent = joint.send([sender.fileno() for sender, _ in connections], datas)
         assert sent == [len(data) for data in datas]
         for (_, receiver), data in zip(connections, datas, strict=True):
@@ -121,7 +121,7 @@ def test_a_system_that_is_not_known(monkeypatch: pytest.MonkeyPatch, where: obje
 
 
 def test_a_system_that_has_no_more_to_give(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(joint_sends, "MOST", 1 << 24)
+    monkeypatch.setattr(joint_sends, "SOCKETS_MAX", 1 << 24)
     with pytest.raises(OSError, match="io_setup"):
         JointSends()
     assert make_joint_sends() is None
