@@ -6,8 +6,9 @@ import errno
 import os
 import socket
 import struct
+import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import pytest
 import trio
@@ -29,17 +30,19 @@ from tests.congestion import control, usual_and_another
 from tests.stage1_fileserver.fake_backend import ManualBackend
 from tests.stage1_fileserver.protocol_client import ProtocolClient, close_clients, connect
 
-pytestmark = pytest.mark.usefixtures("_poller")
+pytestmark = pytest.mark.usefixtures("poller")
 
 LIMITS = Limits(max_connections=200)
 QUICK = Limits(request_progress_timeout_seconds=0.2, max_connections=100)
 
 
 @pytest.fixture(params=["best poller", "portable poller"])
-def _poller(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def poller(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """With and without what only Linux has."""
     if request.param == "portable poller":
         monkeypatch.setattr(reactor, "make_poller", SelectorPoller)
         monkeypatch.setattr(client_loop, "make_joint_sends", lambda: None)
+    return str(request.param)
 
 
 @pytest.fixture(autouse=True)
@@ -180,8 +183,8 @@ async def test_many_replies_at_once(server: Server, manual: ManualBackend) -> No
     assert manual.store.version == len(requests) + 4
 
 
-async def test_many_replies_take_one_call(server: Server, manual: ManualBackend) -> None:
-    if client_loop.make_joint_sends() is None:
+async def test_many_replies_take_one_call(server: Server, manual: ManualBackend, poller: str) -> None:
+    if poller == "portable poller" or not sys.platform.startswith("linux"):
         pytest.skip("replies go singly here")
     clients = [await server.connect() for _ in range(client_loop.JOINT_MIN)]
     for client in clients:
@@ -419,14 +422,15 @@ async def test_input_stops_while_the_backend_is_slow(server: Server, manual: Man
     (connection,) = server.loop._connections.values()
     sent_bytes = 0
     request = b"read x".ljust(498) + b"\r\n"
-    with trio.move_on_after(30), trio.CancelScope() as full:
-        while not full.cancel_called:
-            try:
-                sent_bytes += client.stream.socket._sock.send(request * 100)  # type: ignore[attr-defined]
-            except BlockingIOError:
-                full.cancel()
-            await trio.lowlevel.checkpoint()
-    await server.until(lambda: connection.input_full)
+
+    def send_until_full() -> bool:
+        """The client's own socket may be full before the server's buffer is, if the system sends at a pace."""
+        nonlocal sent_bytes
+        with suppress(BlockingIOError):
+            sent_bytes += client.stream.socket._sock.send(request * 100)  # type: ignore[attr-defined]
+        return connection.input_full
+
+    await server.until(send_until_full)
     assert connection.mask == 0
     manual.complete_changes()
     server.loop.flush()
