@@ -93,6 +93,9 @@ class Reader(Protocol):
     def evaluate(self, waiter: Waiter, number: int, request: Request) -> None:
         """Answer the request from the store's present state, or see to it that it is answered later."""
 
+    def evaluate_all(self, waiters: Sequence[Waiter], numbers: Sequence[int], requests: Sequence[Request]) -> None:
+        """Do so with many, which stand in the same places of the three."""
+
 
 class ChangeBatch:
     """Changes to be carried out in this order, each with its own result."""
@@ -188,9 +191,7 @@ class ReadBatch:
         A few are answered later by themselves: a file that time has run out for, until the store has been told so
         (`Backend.wait_for_clock`); a list of many files; a read by a client that doesn't read what it was sent.
         """
-        evaluate = self._reader.evaluate
-        for waiter, number, request in zip(self.waiters, self.numbers, self.requests, strict=True):
-            evaluate(waiter, number, request)
+        self._reader.evaluate_all(self.waiters, self.numbers, self.requests)
 
     def failed(self, failure: Failure) -> None:
         """Answer every request with this failure."""

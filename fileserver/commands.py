@@ -76,6 +76,8 @@ MAX_EXPTIME_SECONDS: Final = 10**12
 """The longest exptime; with it a deadline stays within 63 bits of microseconds."""
 
 _OPERATIONS: Final = bytes((WRITE, CAS, DELETE, APPEND, TOUCH, PART, DROP))
+_NAME_TYPES: Final = {bytes}
+_CONTENT_TYPES: Final = {bytes, int}
 
 
 class Refusal(IntEnum):
@@ -131,7 +133,7 @@ def decode_batch(payload: Payload) -> Columns:
     operations, names, _, exptimes, contents = columns
     if operations.translate(None, _OPERATIONS):
         raise BadBatch("unknown operation")
-    if not set(map(type, names)) <= {bytes} or not set(map(type, contents)) <= {bytes, int}:
+    if not set(map(type, names)) <= _NAME_TYPES or not set(map(type, contents)) <= _CONTENT_TYPES:
         raise BadBatch("a name or a content is of the wrong type")
     if exptimes and max(exptimes) > MAX_EXPTIME_SECONDS:
         raise BadBatch("exptime is out of range")

@@ -23,7 +23,7 @@ Invariants
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Final
 
@@ -115,9 +115,10 @@ class Store:
         record = self._table.records.get(name)
         return None if record is None else Record._make(record)
 
-    def lookup_raw(self, name: Name) -> RawRecord | None:
-        """The same as it is kept, which is quicker."""
-        return self._table.records.get(name)
+    @property
+    def records(self) -> Mapping[Name, RawRecord]:
+        """All files as they are kept at the moment, by name: to look them up there is quicker."""
+        return self._table.records
 
     def view(self, prefix: Name = b"") -> StoreView:
         """The files whose names begin with ``prefix`` as they are now, read in slices while the store goes on."""

@@ -30,6 +30,11 @@ class Barriers:
         self._gathering.append(passed)
 
     @property
+    def is_empty(self) -> bool:
+        """Whether no read waits at all."""
+        return not (self._gathering or self._asked or self._confirmed)
+
+    @property
     def wants_number(self) -> bool:
         """Whether ``begin`` would give one."""
         return bool(self._gathering) and not self._asked

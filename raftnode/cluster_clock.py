@@ -33,29 +33,30 @@ class ClusterClock:
         """The reading now."""
         return self._monotonic_us() + self._offset_us
 
-    def observe(self, reading_us: int) -> None:
-        """Another server's reading, or a stamp, has come: time is at least that."""
-        self._offset_us = max(self._offset_us, reading_us - self._monotonic_us())
+    def observe(self, reading_us: int, own_us: int) -> None:
+        """Another server's reading, or a stamp, had come by ``own_us`` of the own clock: time is at least that."""
+        if reading_us - own_us > self._offset_us:
+            self._offset_us = reading_us - own_us
 
-    def follow(self, reading_us: int, line: int, applied_us: int) -> None:
+    def follow(self, reading_us: int, line: int, applied_us: int, own_us: int) -> None:
         """A reading of that line has come. Time is at least ``applied_us``, whatever it says."""
-        if line > self.line:
+        if line == self.line:
+            self.observe(reading_us, own_us)
+        elif line > self.line:
             self.line = line
-            self._offset_us = max(reading_us, applied_us) - self._monotonic_us()
-        elif line == self.line:
-            self.observe(reading_us)
+            self._offset_us = max(reading_us, applied_us) - own_us
 
 
-def hear(clock: ClusterClock, raft: Raft, message: Message, reading_us: int, applied_us: int) -> None:
-    """A message has come with its sender's reading; ``raft`` hasn't heard of it yet.
+def hear(clock: ClusterClock, raft: Raft, message: Message, reading_us: int, applied_us: int, own_us: int) -> None:
+    """A message had come with its sender's reading by ``own_us`` of the own clock; ``raft`` hasn't heard of it yet.
 
     A leader's reading counts, a candidate's, and its voters' until it leads: from then on it tells what time it is.
     """
     kind = type(message)
     if kind is AppendEntries or kind is InstallSnapshot:
         if message.term >= raft.current_term:
-            clock.follow(reading_us, message.term, applied_us)
+            clock.follow(reading_us, message.term, applied_us, own_us)
     elif isinstance(message, RequestVote):
-        clock.follow(reading_us, message.last_log_term, applied_us)
+        clock.follow(reading_us, message.last_log_term, applied_us, own_us)
     elif kind is RequestVoteResult and message.term >= raft.current_term and not raft.is_leader:
-        clock.observe(reading_us)
+        clock.observe(reading_us, own_us)

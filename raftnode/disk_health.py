@@ -71,20 +71,16 @@ class SnapshotGone(StorageError):
 class DiskHealth:
     """Remembers the first failure of a disk; shared by all that write to it."""
 
-    __slots__ = ("_failure",)
+    __slots__ = ("failure",)
 
     def __init__(self) -> None:
-        self._failure: str | None = None
-
-    @property
-    def failure(self) -> str | None:
+        self.failure: str | None = None
         """What failed, for people; None while all is well."""
-        return self._failure
 
     def require(self) -> None:
         """Raises DiskFailed if anything has failed before."""
-        if self._failure is not None:
-            raise DiskFailed(self._failure)
+        if self.failure is not None:
+            raise DiskFailed(self.failure)
 
     def error_for(self, action: str, path: Path, error: OSError) -> DiskFull | DiskFailed:
         """What to raise for an error met in a write: full is passed on, anything else is remembered."""
@@ -95,6 +91,6 @@ class DiskHealth:
     def failed(self, action: str, path: Path, error: OSError) -> DiskFailed:
         """What to raise for an error that is final whatever it is, such as that of a flush."""
         why = f"{action} {path}: {error.strerror or error}"
-        if self._failure is None:
-            self._failure = why
+        if self.failure is None:
+            self.failure = why
         return DiskFailed(why)

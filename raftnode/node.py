@@ -30,11 +30,12 @@ from collections.abc import Awaitable, Callable, Sequence
 import attrs
 
 from raftnode import codec
+from raftnode.applying_pace import ApplyingPace
 from raftnode.barriers import BarrierPassed, Barriers
 from raftnode.buffers import Chunk
 from raftnode.cluster_clock import ClusterClock, hear
 from raftnode.entry_reader import EntryReader
-from raftnode.node_values import KNOWN_FLAGS, Flag, NodeOptions, Observer, PeerStatus, Sender
+from raftnode.node_values import NodeOptions, Observer, PeerStatus, Sender
 from raftnode.proposals import Proposals
 from raftnode.proposer import Proposer
 from raftnode.replica import Machine, Replica, Results
@@ -109,15 +110,12 @@ class Node:
             options.round_patience_us_max,
         )
         self._barriers = Barriers()
+        self._pace = ApplyingPace()
         self._saved_readies: list[Ready] = []
         """On disk by now, and not spoken of yet."""
         self._saver = Saver(
             storage, self._saved_readies.append, self.wake, self._disk_is_full, options.in_place_bytes_max, runtime
         )
-        self._flags_of: dict[int, Flag] = {}
-        """What the other servers said of themselves last."""
-        self._somebody_is_full = False
-        """One of them has said something that matters."""
         self._snapshots = SnapshotKeeper(
             self.raft,
             self.replica,
@@ -130,7 +128,7 @@ class Node:
             runtime,
         )
         self._entry_reader = EntryReader(storage, self._step, runtime)
-        self._room = RoomKeeper(self.raft, storage, self._step, self._say, self._flags_of, runtime)
+        self._room = RoomKeeper(self.raft, storage, self._step, self._say, runtime)
         self._transport: Sender | None = None
         self._inbox: list[tuple[int, codec.Envelope]] = []
         self._connected_again: list[int] = []
@@ -216,12 +214,7 @@ class Node:
     @property
     def refuses_changes(self) -> bool:
         """Whether new changes shouldn't be submitted, since the leader has said that disks are full."""
-        if not self._somebody_is_full and not self._storage.disk_full:
-            return False
-        leader = self.raft.leader_id
-        if leader == self.options.server_id:
-            return self._room.is_short()
-        return leader is not None and Flag.REFUSES_CHANGES in self._flags_of.get(leader, Flag(0))
+        return self._room.refuses_changes
 
     @property
     def average_save_us(self) -> float:
@@ -308,10 +301,14 @@ class Node:
     def deadline_us(self) -> int:
         """When there will be something to do though nothing comes."""
         deadline_us = self.raft.deadline_us
-        for other_us in (self._proposer.deadline_us(self._now_us), self.observer.due_us()):
-            if other_us is not None and other_us < deadline_us:
-                deadline_us = other_us
-        return deadline_us
+        proposer_us = self._proposer.deadline_us(self._now_us)
+        if proposer_us is not None and proposer_us < deadline_us:
+            deadline_us = proposer_us
+        observer_us = self.observer.due_us()
+        if observer_us is not None and observer_us < deadline_us:
+            deadline_us = observer_us
+        put_off_us = self._pace.until_us
+        return deadline_us if put_off_us is None or put_off_us > deadline_us else put_off_us
 
     def reconsider_deadline(self) -> None:
         """The observer may want a turn sooner than it did when the driver was last told."""
@@ -360,14 +357,12 @@ class Node:
             self._take_saved(now_us)
 
     def _receive(self, sender: int, envelope: codec.Envelope, now_us: int) -> None:
-        if envelope.flags != self._flags_of.get(sender):
-            self._flags_of[sender] = Flag(envelope.flags & KNOWN_FLAGS)
-            self._somebody_is_full = any(self._flags_of.values())
+        self._room.hear(sender, envelope.flags)
         message = envelope.message
         if isinstance(message, Proposals):
             self._proposer.forward(sender, message)
             return
-        hear(self.clock, self.raft, message, envelope.clock_us, self.replica.clock_us)
+        hear(self.clock, self.raft, message, envelope.clock_us, self.replica.clock_us, now_us)
         self.raft.step(Receive(sender, message), now_us)
 
     def _notice_leader(self) -> None:
@@ -434,7 +429,7 @@ class Node:
     def _send(self, messages: list[Outgoing]) -> None:
         transport = self._transport
         assert transport is not None, "the node runs"
-        clock_us, flags = self.clock.now_us(), self._flags()
+        clock_us, flags = self.clock.now_us(), self._room.own_flags()
         encoded_of = None
         data = b""
         for outgoing in messages:
@@ -445,7 +440,7 @@ class Node:
 
     def _send_proposals(self, leader_id: int, proposals: Proposals) -> None:
         assert self._transport is not None, "the node runs"
-        self._transport.send(leader_id, codec.encode(proposals, self.clock.now_us(), self._flags()))
+        self._transport.send(leader_id, codec.encode(proposals, self.clock.now_us(), self._room.own_flags()))
 
     def _send_chunk(self, wanted: ChunkToSend) -> None:
         data = self._snapshots.read_chunk(wanted)
@@ -454,13 +449,6 @@ class Node:
             self.peer_connected(wanted.to)
         else:
             self._send([Outgoing(wanted.to, attrs.evolve(wanted.header, data=data), urgent=False)])
-
-    def _flags(self) -> int:
-        is_full = self._storage.disk_full
-        if not is_full and not self._somebody_is_full:
-            return 0
-        refuses = self.raft.is_leader and self._room.is_short()
-        return (is_full and Flag.DISK_FULL.value) | (refuses and Flag.REFUSES_CHANGES.value)
 
     def _disk_is_full(self, why: str) -> None:
         self._say("the disk is full: changes wait until there is room", why=why)
@@ -471,11 +459,15 @@ class Node:
     def _apply_committed(self) -> bool:
         """Apply what is committed, for a few milliseconds at most, and answer who waits. False if nothing was."""
         raft, replica, proposer = self.raft, self.replica, self._proposer
+        self._pace.until_us = None
         if self._snapshots.installing or not (
             replica.applied_index < raft.commit_index or self._barriers.is_confirmed_up_to(replica.applied_index)
         ):
             return False
         now_us = self._now_us()
+        awaited = raft.is_leader or proposer.awaits_outcomes or not self._barriers.is_empty
+        if not self._pace.is_time(now_us, awaited=awaited):
+            return False
         until_us = now_us + APPLY_SLICE_US
         while replica.applied_index < raft.commit_index:
             first_index = replica.applied_index + 1
@@ -488,7 +480,7 @@ class Node:
             if replica.applied_index < raft.commit_index and self._now_us() >= until_us:
                 self.wake()
                 break
-        self.clock.observe(replica.clock_us)
+        self.clock.observe(replica.clock_us, now_us)
         self._barriers.release(replica.applied_index)
         self.observer.applied()
         self._snapshots.check()

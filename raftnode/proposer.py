@@ -63,6 +63,7 @@ class Proposer:
         self._progress_us = 0
         """When a batch of this server's was last seen applied, or sent while none was under way."""
         self._session_asked_us: int | None = None
+        self._await_own_session()
 
     def forward(self, sender: int, proposals: Proposals) -> None:
         """Another server wants these in the log; it sends them again elsewhere if this server doesn't lead."""
@@ -91,16 +92,18 @@ class Proposer:
             return None
         if self._expected.until_us is not None:
             return self._expected.until_us
-        deadlines = []
+        deadline_us = None
         if self.submissions.in_flight:
-            deadlines.append(self._progress_us + RESEND_US)
+            deadline_us = self._progress_us + RESEND_US
         elif self._session_asked_us is not None and not self.submissions.session:
-            deadlines.append(self._session_asked_us + RESEND_US)
+            deadline_us = self._session_asked_us + RESEND_US
         if self._raft.accepts_submissions:
             due_us = self._replica.machine.next_deadline_us()
             if due_us is not None and due_us > self._last_stamp_us:
-                deadlines.append(read_us() + max(due_us - self._clock.now_us(), 0))
-        return min(deadlines, default=None)
+                due_us = read_us() + max(due_us - self._clock.now_us(), 0)
+                if deadline_us is None or due_us < deadline_us:
+                    return due_us
+        return deadline_us
 
     def waits_for_others(self, now_us: int, *, has_gathered: bool) -> bool:
         """Whether to propose nothing yet, as leader, since batches of other servers are expected any moment.
@@ -116,6 +119,11 @@ class Proposer:
         if waiting and raft.reads.gathering:
             waiting |= raft.gathered_readers
         return self._expected.are_waited_for(waiting, raft.commit_index, now_us)
+
+    @property
+    def awaits_outcomes(self) -> bool:
+        """Whether something of this server's own is to be applied yet, or may be: a batch, or its session's opening."""
+        return not self.submissions.session or not self.submissions.is_idle
 
     @property
     def has_more(self) -> bool:
@@ -142,9 +150,8 @@ class Proposer:
     def applied(self, outcome: Outcome, now_us: int) -> None:
         """Something that was proposed, here or elsewhere, has been applied."""
         if isinstance(outcome, BatchApplied):
-            if outcome.session == self.submissions.session:
-                self._progress_us = now_us
-                self.submissions.applied(outcome.session, outcome.sequence, outcome.results)
+            self._progress_us = now_us
+            self.submissions.applied(outcome.session, outcome.sequence, outcome.results)
         elif isinstance(outcome, BatchOutOfSequence):
             self._forwarded.out_of_sequence(outcome.session)
             if outcome.session == self.submissions.session:
@@ -154,6 +161,7 @@ class Proposer:
                 self.submissions.session_opened(outcome.session.session)
             else:
                 self.submissions.session_ended()
+            self._await_own_session()
 
     def restored(self) -> None:
         """The replica's state was replaced by a snapshot's."""
@@ -162,6 +170,11 @@ class Proposer:
             # To ask for one would bring nothing more: the replicas have opened one for this run already.
             self.submissions.session_opened(session.session)
         self.submissions.restored(session)
+        self._await_own_session()
+
+    def _await_own_session(self) -> None:
+        """Have the replica tell of no other session's batches."""
+        self._replica.awaited_session = self.submissions.session
 
     def _take_own(self, now_us: int) -> list[Propose]:
         submissions = self.submissions

@@ -19,10 +19,11 @@ from typing import Any, Protocol, TypeAlias
 import attrs
 import cbor2
 
-from raftnode import entries
 from raftnode.buffers import Chunk
-from raftnode.entries import EntryKind
+from raftnode.entries import EntryKind, fields_of
 from statemachine.values import value
+
+_BATCH = int(EntryKind.BATCH)
 
 Results: TypeAlias = Any
 """What a machine gives for a batch; this package only hands it on, or has the machine pack it."""
@@ -123,6 +124,8 @@ class Replica:
         self.clock_us = 0
         self.sessions: dict[int, Session] = {}
         """By session."""
+        self.awaited_session: int | None = None
+        """Whose batches' outcomes are wanted; None for all of them."""
 
     def apply(self, index: int, entry: bytes) -> Outcome:
         """Apply the committed entry at ``index``, the one behind ``applied_index``.
@@ -133,14 +136,15 @@ class Replica:
         assert index == self.applied_index + 1, "entries are applied in order, each once"
         outcome: Outcome = None
         if entry:
-            decoded = entries.decode(entry)
-            self.clock_us = max(self.clock_us, decoded.stamp_us)
-            if decoded.kind is EntryKind.BATCH:
-                outcome = self._apply_batch(decoded)
+            kind, stamp_us, session, sequence, acknowledged, payload = fields_of(entry)
+            if stamp_us > self.clock_us:
+                self.clock_us = stamp_us
+            if kind == _BATCH:
+                outcome = self._apply_batch(session, sequence, acknowledged, payload)
             else:
                 self.machine.advance(self.clock_us)
-                if decoded.kind is EntryKind.OPEN_SESSION:
-                    outcome = self._open_session(index, decoded)
+                if kind == EntryKind.OPEN_SESSION:
+                    outcome = self._open_session(index, session, sequence)
         self.applied_index = index
         return outcome
 
@@ -148,22 +152,24 @@ class Replica:
         """The open session of a server, if it has one."""
         return next((session for session in self.sessions.values() if session.server_id == server_id), None)
 
-    def _apply_batch(self, entry: entries.Entry) -> BatchApplied | BatchOutOfSequence | None:
-        session = self.sessions.get(entry.session)
-        if session is None or entry.sequence != session.sequence + 1:
+    def _apply_batch(
+        self, number: int, sequence: int, acknowledged: int, payload: Chunk
+    ) -> BatchApplied | BatchOutOfSequence | None:
+        session = self.sessions.get(number)
+        if session is None or sequence != session.sequence + 1:
             self.machine.advance(self.clock_us)
-            missing = session is not None and entry.sequence > session.sequence
-            return BatchOutOfSequence(entry.session) if missing else None
-        results = self.machine.apply(self.clock_us, entry.session, entry.payload)
-        session.sequence = entry.sequence
+            missing = session is not None and sequence > session.sequence
+            return BatchOutOfSequence(number) if missing else None
+        results = self.machine.apply(self.clock_us, number, payload)
+        session.sequence = sequence
         kept = session.results
-        kept[entry.sequence] = results
-        while kept and (oldest := next(iter(kept))) <= entry.acknowledged:
-            del kept[oldest]
-        return BatchApplied(entry.session, entry.sequence, results)
+        kept[sequence] = results
+        # They are in a row up to this one, so their number tells whether one of them is acknowledged.
+        while kept and len(kept) > sequence - acknowledged:
+            del kept[next(iter(kept))]
+        return BatchApplied(number, sequence, results) if self.awaited_session in (None, number) else None
 
-    def _open_session(self, index: int, entry: entries.Entry) -> SessionOpened | None:
-        server_id, nonce = entry.session, entry.sequence
+    def _open_session(self, index: int, server_id: int, nonce: int) -> SessionOpened | None:
         earlier = self.session_of(server_id)
         if earlier is not None:
             if earlier.nonce == nonce:

@@ -8,9 +8,7 @@ has some. Room is looked for again and again, so a server recovers by itself.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from raftnode.node_values import Flag, Say, Step
+from raftnode.node_values import KNOWN_FLAGS, Flag, Say, Step
 from raftnode.runtime import Runtime
 from raftnode.storage import Storage
 from statemachine.events import TransferLeadership
@@ -31,15 +29,17 @@ class RoomKeeper:
         storage: Storage,
         step: Step,
         say: Say,
-        flags_of: Mapping[int, Flag],
         runtime: Runtime,
     ) -> None:
-        """``flags_of`` is what the other servers said last, by their ids."""
+        """Nothing is known of the other servers yet."""
         self._raft = raft
         self._storage = storage
         self._step = step
         self._say = say
-        self._flags_of = flags_of
+        self._flags_of: dict[int, Flag] = {}
+        """What the other servers said of themselves last, by their ids."""
+        self._somebody_is_full = False
+        """One of them has said something that matters."""
         self._runtime = runtime
         self._wanted = runtime.signal()
         self._hand_over_at_us = 0
@@ -48,6 +48,30 @@ class RoomKeeper:
         """See whether the log's next piece is to be prepared. To be called when the log has grown."""
         if self._storage.needs_next:
             self._wanted.set()
+
+    def hear(self, sender: int, flags: int) -> None:
+        """Another server says this of itself."""
+        if flags != self._flags_of.get(sender):
+            self._flags_of[sender] = Flag(flags & KNOWN_FLAGS)
+            self._somebody_is_full = any(self._flags_of.values())
+
+    def own_flags(self) -> int:
+        """What this server says of itself."""
+        is_full = self._storage.disk_full
+        if not is_full and not self._somebody_is_full:
+            return 0
+        refuses = self._raft.is_leader and self.is_short()
+        return (is_full and Flag.DISK_FULL.value) | (refuses and Flag.REFUSES_CHANGES.value)
+
+    @property
+    def refuses_changes(self) -> bool:
+        """Whether new changes shouldn't be submitted, since the leader has said that disks are full."""
+        if not self._somebody_is_full and not self._storage.disk_full:
+            return False
+        leader = self._raft.leader_id
+        if leader == self._raft.server_id:
+            return self.is_short()
+        return leader is not None and Flag.REFUSES_CHANGES in self._flags_of.get(leader, Flag(0))
 
     def is_short(self) -> bool:
         """As leader: there is no room here, or too little elsewhere for a majority to take more."""

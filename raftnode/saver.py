@@ -134,7 +134,10 @@ class Saver:
     def _may_save_in_place(self, ready: Ready, patience_us: float) -> bool:
         if self._speed.is_slower_than(patience_us) or ready.log_reset is not None or ready.chunks_received:
             return False
-        return sum([sum(map(len, run.entries)) for run in ready.runs]) < self._in_place_bytes_max
+        size_bytes = 0
+        for run in ready.runs:
+            size_bytes += sum(map(len, run.entries))
+        return size_bytes < self._in_place_bytes_max
 
     def _save_in_place(self, ready: Ready) -> None:
         begun_us = self._now_us()

@@ -253,7 +253,8 @@ class SegmentedLog:
             raise self._health.failed("reading", segment.path, error) from error
 
     def _require_open(self) -> None:
-        self._health.require()
+        if self._health.failure is not None:
+            self._health.require()
         if self._closed:
             raise ValueError("the log is closed")
 
@@ -268,7 +269,8 @@ class SegmentedLog:
                 raise ValueError(
                     f"{len(run.entries)} entries from {run.first_index} can't follow those up to {next_index - 1}"
                 )
-            lowest_index = min(lowest_index, run.first_index)
+            if run.first_index < lowest_index:
+                lowest_index = run.first_index
             next_index = run.first_index + len(run.entries)
         return next_index, lowest_index
 

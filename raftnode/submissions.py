@@ -150,7 +150,8 @@ class Submissions:
         assert self._proposed, "a batch that was never proposed"
         submission = self._proposed.popleft()
         assert submission.sequence == sequence, "batches of a session are applied in sequence"
-        self._next_to_send = max(self._next_to_send - 1, 0)
+        if self._next_to_send:
+            self._next_to_send -= 1
         self._window_bytes[submission.lane] -= len(submission.payload)
         self.pending_bytes -= len(submission.payload)
         if not submission.withdrawn:

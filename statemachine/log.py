@@ -65,6 +65,8 @@ class Log:
 
     def term_at(self, index: int) -> int | None:
         """The term of the entry at ``index``, or None where it isn't known: compacted away or not there yet."""
+        if index == self.last_index:
+            return self.last_term
         if index == self.base_index:
             return self.base_term
         if not self.base_index < index <= self.last_index:

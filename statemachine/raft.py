@@ -292,8 +292,9 @@ class Raft:
 
     def leader_lives(self) -> None:
         """The leader did something that it hadn't done before: put the next election off."""
-        self.leader_contact_us = self.now_us
-        elections.put_election_off(self)
+        if self.leader_contact_us != self.now_us:
+            self.leader_contact_us = self.now_us
+            elections.put_election_off(self)
 
     # The lists of what is to be done
 
@@ -352,8 +353,10 @@ class Raft:
     def advance_commit_index(self, index: int) -> None:
         """Everything up to ``index`` is committed; a lower index than before is no news."""
         assert index <= self.log.last_index, "committed past the end of the log"
-        self.commit_index = max(self.commit_index, index)
-        self.known_commit_index = max(self.known_commit_index, self.commit_index)
+        if index > self.commit_index:
+            self.commit_index = index
+            if index > self.known_commit_index:
+                self.known_commit_index = index
 
     def saved(self, event: Persisted) -> None:
         """Count what the disk has: entries only as far as the log wasn't truncated since they were drained.
@@ -364,12 +367,13 @@ class Raft:
         if event.hard_state is not None and event.hard_state == self._hard_state_saving:
             self._hard_state_saving = None
             elections.hard_state_saved(self)
-        saved = (event.term, event.index)
-        if saved not in [(save.term, save.index) for save in self._saves]:
+        for done in self._saves:
+            if done.index == event.index and done.term == event.term:
+                break
+        else:
             return
-        done = self._saves.popleft()
-        while (done.term, done.index) != saved:
-            done = self._saves.popleft()
+        while self._saves.popleft() is not done:
+            pass
         if done.good_until > self.persisted_index:
             self.persisted_index = done.good_until
             if self.role is Role.LEADER:

@@ -168,8 +168,6 @@ def fail_asked(raft: Raft) -> None:
 
 def fail_old(raft: Raft) -> None:
     """Give up on questions older than an election timeout: the message or its answer was lost."""
-    if not raft.reads.asked:
-        return
     oldest_us = raft.now_us - raft.options.election_timeout_us_min
     lost = [barrier for barrier, asked_us in raft.reads.asked.items() if asked_us < oldest_us]
     for barrier in lost:

@@ -408,7 +408,8 @@ def append_entries(raft: Raft, sender: ServerId, message: AppendEntries) -> None
         raft.answer(sender, _refusal(raft, message))
         return
     raft.heard_from_leader(sender, message.round_number)
-    reads.fail_old(raft)
+    if raft.reads.asked:
+        reads.fail_old(raft)
     if message.prev_log_index >= raft.log.base_index:
         if raft.log.term_at(message.prev_log_index) != message.prev_log_term:
             raft.answer(sender, _refusal(raft, message))
@@ -419,7 +420,8 @@ def append_entries(raft: Raft, sender: ServerId, message: AppendEntries) -> None
         covered = raft.log.base_index - message.prev_log_index
         _append_what_is_new(raft, raft.log.first_index, message.entries_term, message.entries[covered:])
     match_index = message.prev_log_index + len(message.entries)
-    raft.verified_index = max(raft.verified_index, min(match_index, raft.log.last_index))
+    if match_index > raft.verified_index:
+        raft.verified_index = min(match_index, raft.log.last_index)
     learn_commit_index(raft, message.leader_commit)
     if message.may_be_silent and match_index <= raft.persisted_index:
         return
@@ -439,6 +441,8 @@ def append_entries(raft: Raft, sender: ServerId, message: AppendEntries) -> None
 
 def _append_what_is_new(raft: Raft, first_index: int, term: int, entries: tuple[bytes, ...]) -> None:
     """Steps 3 and 4: entries that stand in the log already are left alone, with all that follows them."""
+    if not entries:
+        return
     present = raft.log.count_matching(first_index, term, len(entries))
     if present == len(entries):
         return
@@ -465,5 +469,7 @@ def _refusal(raft: Raft, message: AppendEntries) -> AppendEntriesResult:
 
 def learn_commit_index(raft: Raft, leader_commit: int) -> None:
     """Step 5. What is committed stays so: an index learned before its entries came counts when they have."""
-    raft.known_commit_index = max(raft.known_commit_index, leader_commit)
-    raft.advance_commit_index(min(raft.known_commit_index, max(raft.verified_index, raft.commit_index)))
+    if leader_commit > raft.known_commit_index:
+        raft.known_commit_index = leader_commit
+    if raft.known_commit_index > raft.commit_index < raft.verified_index:
+        raft.advance_commit_index(min(raft.known_commit_index, raft.verified_index))

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from statemachine.raft import Raft
 
 GATHERED_ENTRIES_MAX = 64
-GATHERED_BYTES_MAX = 256 << 10
+GATHERED_BYTES_MAX = 512 << 10
 """So much is spared a follower at most, however short the time."""
 NOT_PREFERRED_US = 5_000_000
 """How long a follower that was too slow is preferred only if there are no others."""

@@ -216,7 +216,7 @@ class Walk:
         with step(READ, _LOOK_UP, "leader"):
             replies: list[bytes] = []
             for request in requests:
-                record = store.store.lookup_raw(request.name) if request is not None else None
+                record = store.store.records.get(request.name) if request is not None else None
                 assert record is not None, "it was written"
                 reply = contents_reply(record, 1)
                 assert isinstance(reply, bytes), "it is short"

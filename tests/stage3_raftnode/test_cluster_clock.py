@@ -45,28 +45,28 @@ def test_it_goes_on_from_where_it_was() -> None:
 def test_a_later_reading_moves_it_and_an_earlier_one_does_not() -> None:
     own = Monotonic(-3)
     clock = ClusterClock(own)
-    clock.observe(100)
+    clock.observe(100, own())
     assert clock.now_us() == 100
     own.now_us += 50
-    clock.observe(120)
+    clock.observe(120, own())
     assert clock.now_us() == 150
-    clock.observe(150)
+    clock.observe(150, own())
     assert clock.now_us() == 150
 
 
 def test_a_later_line_takes_its_place_even_if_it_is_behind_and_an_earlier_one_never() -> None:
     own = Monotonic(500)
     clock = ClusterClock(own, 1_000, line=3)
-    clock.follow(400, 4, 0)
+    clock.follow(400, 4, 0, own())
     assert (clock.now_us(), clock.line) == (400, 4)
-    clock.follow(9_000, 3, 0)
+    clock.follow(9_000, 3, 0, own())
     assert (clock.now_us(), clock.line) == (400, 4)
-    clock.follow(300, 4, 0)
+    clock.follow(300, 4, 0, own())
     assert clock.now_us() == 400
-    clock.follow(600, 4, 0)
+    clock.follow(600, 4, 0, own())
     assert clock.now_us() == 600
     own.now_us += 10
-    clock.follow(100, 6, 550)
+    clock.follow(100, 6, 550, own())
     assert (clock.now_us(), clock.line) == (550, 6), "what is applied has happened"
 
 
@@ -88,14 +88,14 @@ INSTALL = InstallSnapshot(5, 1, 9, 5, 0, b"", done=True, round_number=0)
 )
 def test_whose_reading_counts(message: Message, term: int, leads: bool, expected: tuple[int, int]) -> None:
     clock = ClusterClock(Monotonic(), 100, line=4)
-    hear(clock, raft_of(term, leads=leads), message, 70, 60)
+    hear(clock, raft_of(term, leads=leads), message, 70, 60, 0)
     assert (clock.now_us(), clock.line) == expected
 
 
 @pytest.mark.parametrize(("term", "leads", "expected"), [(5, False, 700), (5, True, 100), (6, False, 100)])
 def test_voters_tell_a_candidate_the_time_but_no_leader(term: int, leads: bool, expected: int) -> None:
     clock = ClusterClock(Monotonic(), 100, line=4)
-    hear(clock, raft_of(term, leads=leads), RequestVoteResult(5, True, False), 700, 60)
+    hear(clock, raft_of(term, leads=leads), RequestVoteResult(5, True, False), 700, 60, 0)
     assert (clock.now_us(), clock.line) == (expected, 4)
 
 
@@ -132,7 +132,7 @@ def test_clocks_that_hear_of_each_other_are_never_early(
         for own in owns:
             own.now_us += pause_us
         to, reading_us = on_their_way.pop(delivered % len(on_their_way))
-        clocks[to].observe(reading_us)
+        clocks[to].observe(reading_us, owns[to]())
         readings = [clock.now_us() for clock in clocks]
         assert all(before <= reading <= elapsed_us for before, reading in zip(last, readings, strict=True))
         last = readings

@@ -22,9 +22,10 @@ _CONFLICTS: Final = Conditions(
         "pause_between_faults_us": 1_500_000,
     },
     raft=SWIFT,
-    load={"think_us": 300_000, "clients": 6},
+    load={"think_us": 300_000, "clients": 6, "big": 0.0},
 )
-"""Old leaders' entries are left on a few servers and written over; and such servers lead later, with laggards."""
+"""Old leaders' entries are left on a few servers and written over; and such servers lead later, with laggards. Without
+big files: in the smallest chunks, a snapshot with one takes longer than anybody waits."""
 
 BUGS: Final[tuple[Bug, ...]] = (
     bug(

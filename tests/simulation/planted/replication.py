@@ -34,8 +34,13 @@ BUGS: Final[tuple[Bug, ...]] = (
         "A follower takes the leader's commit index for entries of its own that the leader may not have.",
         (
             "statemachine.replication:learn_commit_index",
-            "max(raft.verified_index, raft.commit_index)",
-            "raft.log.last_index",
+            "raft.commit_index < raft.verified_index:",
+            "raft.commit_index < raft.log.last_index:",
+        ),
+        (
+            "statemachine.replication:learn_commit_index",
+            "min(raft.known_commit_index, raft.verified_index)",
+            "min(raft.known_commit_index, raft.log.last_index)",
         ),
         conditions=Conditions(faults=_UNREST, options={"servers": 3}, load=BUSY),
     ),
@@ -45,13 +50,18 @@ BUGS: Final[tuple[Bug, ...]] = (
         "A leader's older commit index is taken over.",
         (
             "statemachine.raft:Raft.advance_commit_index",
-            "self.commit_index = max(self.commit_index, index)",
-            "self.commit_index = index",
+            "if index > self.commit_index:",
+            "if index != self.commit_index:",
         ),
         (
             "statemachine.replication:learn_commit_index",
-            "raft.advance_commit_index(min(raft.known_commit_index, max(raft.verified_index, raft.commit_index)))",
-            "raft.advance_commit_index(min(leader_commit, raft.verified_index))",
+            "if raft.known_commit_index > raft.commit_index < raft.verified_index:",
+            "if raft.commit_index < raft.verified_index or leader_commit < raft.commit_index:",
+        ),
+        (
+            "statemachine.replication:learn_commit_index",
+            "min(raft.known_commit_index, raft.verified_index)",
+            "min(leader_commit, raft.verified_index)",
         ),
     ),
     bug(

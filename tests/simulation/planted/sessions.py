@@ -22,8 +22,8 @@ BUGS: Final[tuple[Bug, ...]] = (
         "A batch that is in the log twice is carried out twice.",
         (
             "raftnode.replica:Replica._apply_batch",
-            "if session is None or entry.sequence != session.sequence + 1:",
-            "if session is None or entry.sequence > session.sequence + 1:",
+            "if session is None or sequence != session.sequence + 1:",
+            "if session is None or sequence > session.sequence + 1:",
         ),
         conditions=_LEADERS_CHANGE,
     ),
@@ -33,8 +33,8 @@ BUGS: Final[tuple[Bug, ...]] = (
         "A batch is carried out though the one before it is missing.",
         (
             "raftnode.replica:Replica._apply_batch",
-            "if session is None or entry.sequence != session.sequence + 1:",
-            "if session is None or entry.sequence <= session.sequence:",
+            "if session is None or sequence != session.sequence + 1:",
+            "if session is None or sequence <= session.sequence:",
         ),
         conditions=_LEADERS_CHANGE,
     ),
@@ -44,10 +44,10 @@ BUGS: Final[tuple[Bug, ...]] = (
         "A batch whose session has ended is carried out under the server's next one.",
         (
             "raftnode.replica:Replica._apply_batch",
-            "session = self.sessions.get(entry.session)",
+            "session = self.sessions.get(number)",
             (
-                "fitting = [each for each in self.sessions.values() if each.sequence + 1 == entry.sequence]\n"
-                "    session = self.sessions.get(entry.session) or (fitting[0] if fitting else None)"
+                "fitting = [each for each in self.sessions.values() if each.sequence + 1 == sequence]\n"
+                "    session = self.sessions.get(number) or (fitting[0] if fitting else None)"
             ),
         ),
         conditions=_LEADERS_CHANGE,
@@ -57,9 +57,9 @@ BUGS: Final[tuple[Bug, ...]] = (
         "MIT 6.5840, TestRestartSubmit4A",
         "Whoever waits for a sequence number is given the results of any server's batch of that number.",
         (
-            "raftnode.proposer:Proposer.applied",
-            "if outcome.session == self.submissions.session:\n            self._progress_us",
-            "if True:\n            self._progress_us",
+            "raftnode.replica:Replica._apply_batch",
+            "if self.awaited_session in (None, number) else None",
+            "",
         ),
         (
             "raftnode.submissions:Submissions.applied",
@@ -100,8 +100,8 @@ BUGS: Final[tuple[Bug, ...]] = (
         ),
         (
             "raftnode.replica:Replica._apply_batch",
-            "if session is None or entry.sequence != session.sequence + 1:",
-            "if session is None or entry.sequence <= session.sequence:",
+            "if session is None or sequence != session.sequence + 1:",
+            "if session is None or sequence <= session.sequence:",
         ),
         conditions=_LEADERS_CHANGE,
     ),
@@ -116,7 +116,7 @@ BUGS: Final[tuple[Bug, ...]] = (
         "results-dropped-too-early",
         "thesis 6.3",
         "A result is dropped before its asker has said that it has it.",
-        ("raftnode.replica:Replica._apply_batch", "<= entry.acknowledged:", "<= entry.sequence:"),
+        ("raftnode.replica:Replica._apply_batch", "while kept and len(kept) > sequence - acknowledged:", "while kept:"),
         conditions=Conditions(
             faults=(FaultKind.PARTITION, FaultKind.ONE_WAY),
             options={"servers": 3, "snapshot_log_bytes": 100},

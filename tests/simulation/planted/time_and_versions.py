@@ -32,13 +32,13 @@ BUGS: Final[tuple[Bug, ...]] = (
         ),
         (
             "raftnode.cluster_clock:ClusterClock.observe",
-            "max(self._offset_us, reading_us - self._monotonic_us())",
-            "self._offset_us",
+            "if reading_us - own_us > self._offset_us:",
+            "if False:",
         ),
         (
             "raftnode.replica:Replica.apply",
-            "self.clock_us = max(self.clock_us, decoded.stamp_us)",
-            "self.clock_us = decoded.stamp_us",
+            "if stamp_us > self.clock_us:",
+            "if True:",
         ),
         ("fileserver.store:Store.advance", "if clock_us > self.clock_us:", "if clock_us != self.clock_us:"),
         conditions=Conditions(faults=_LEADERS_CHANGE, options={"servers": 3}, load=_EXPIRING),
@@ -49,8 +49,8 @@ BUGS: Final[tuple[Bug, ...]] = (
         "A reading that comes over the network is taken for older than it is: time runs ahead of every clock.",
         (
             "raftnode.cluster_clock:ClusterClock.observe",
-            "reading_us - self._monotonic_us()",
-            "reading_us + 500 - self._monotonic_us()",
+            "self._offset_us = reading_us - own_us",
+            "self._offset_us = reading_us + 500 - own_us",
         ),
     ),
     bug(

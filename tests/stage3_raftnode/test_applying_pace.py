@@ -1,0 +1,84 @@
+"""When what is committed is applied: at once where somebody waits, and elsewhere some entries together."""
+
+from __future__ import annotations
+
+import trio
+from trio.testing import MockClock
+
+from raftnode.applying_pace import PACE_US, ApplyingPace
+from statemachine.roles import Options
+from tests.stage3_raftnode.clusters import Server, numbered, open_cluster
+
+# All followers are sent everything at once, so that what they put off is their own doing.
+OPTIONS = Options(spare_us=0)
+
+
+def test_the_first_after_a_pause_is_applied_at_once_and_what_follows_together() -> None:
+    pace = ApplyingPace()
+    assert pace.is_time(5, awaited=False)
+    assert pace.until_us is None
+    assert not pace.is_time(6, awaited=False)
+    assert pace.until_us == 5 + PACE_US
+    assert not pace.is_time(4 + PACE_US, awaited=False)
+    assert pace.is_time(5 + PACE_US, awaited=False)
+
+
+def test_what_is_awaited_is_never_put_off() -> None:
+    pace = ApplyingPace()
+    assert all(pace.is_time(now_us, awaited=True) for now_us in range(3))
+    assert not pace.is_time(PACE_US, awaited=False)
+    assert pace.until_us == 2 + PACE_US
+
+
+async def test_followers_without_clients_apply_together_and_soon(autojump_clock: MockClock) -> None:
+    async with open_cluster(raft=OPTIONS) as cluster:
+        leader = await cluster.wait_leader()
+        followers = cluster.others(leader)
+        applied: dict[Server, set[int]] = {server: set() for server in followers}
+        payloads = numbered(400)
+        for payload in payloads:
+            await leader.append(payload)
+            for server in followers:
+                applied[server].add(len(server.items))
+        assert len(leader.items) == 400
+        for server in followers:
+            assert 4 < len(applied[server]) < 40, "some of them at a time"
+        await trio.sleep(2 * PACE_US / 1e6)
+        await cluster.until(lambda: all(server.items == payloads for server in followers))
+
+
+async def test_a_read_makes_a_follower_apply_what_it_needs_at_once(autojump_clock: MockClock) -> None:
+    async with open_cluster(raft=OPTIONS) as cluster:
+        leader = await cluster.wait_leader()
+        reader = cluster.others(leader)[0]
+        took: list[float] = []
+        for count, payload in enumerate(numbered(20), 1):
+            await leader.append(payload)
+            begun = trio.current_time()
+            assert len(await reader.read()) == count
+            took.append(trio.current_time() - begun)
+        assert max(took) < PACE_US / 1e6 / 2
+
+
+async def test_a_followers_own_batches_are_answered_at_once(autojump_clock: MockClock) -> None:
+    async with open_cluster(raft=OPTIONS) as cluster:
+        leader = await cluster.wait_leader()
+        server = cluster.others(leader)[0]
+        await server.append(b"first")
+        begun = trio.current_time()
+        for payload in numbered(20):
+            await leader.append(payload)
+            await server.append(payload + b" of its own")
+        assert (trio.current_time() - begun) / 20 < PACE_US / 1e6 / 2
+
+
+async def test_who_comes_to_lead_has_applied_everything(autojump_clock: MockClock) -> None:
+    async with open_cluster(raft=OPTIONS) as cluster:
+        leader = await cluster.wait_leader()
+        payloads = numbered(50)
+        for payload in payloads:
+            await leader.append(payload)
+        await leader.kill()
+        after = await cluster.wait_leader(cluster.running)
+        await after.append(b"then")
+        assert after.items == [*payloads, b"then"]
