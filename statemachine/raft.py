@@ -353,10 +353,8 @@ class Raft:
     def advance_commit_index(self, index: int) -> None:
         """Everything up to ``index`` is committed; a lower index than before is no news."""
         assert index <= self.log.last_index, "committed past the end of the log"
-        if index > self.commit_index:
-            self.commit_index = index
-            if index > self.known_commit_index:
-                self.known_commit_index = index
+        self.commit_index = max(self.commit_index, index)
+        self.known_commit_index = max(self.known_commit_index, self.commit_index)
 
     def saved(self, event: Persisted) -> None:
         """Count what the disk has: entries only as far as the log wasn't truncated since they were drained.

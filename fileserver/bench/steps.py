@@ -3,8 +3,10 @@
 One write and one read of a leader's client are taken through the code of the servers, in one process and with nobody
 else waking up: client sockets, parser, batch, entry, consensus at the leader and at a follower, messages, the log with
 its flush, the store, replies. Each step is timed by itself, for one request and for so many that come together, and
-the median of many passes counts. It is the code's own cost with warm caches. What real servers take beyond the sum is
-waking up, cold caches, and waiting for a core.
+the median of many passes counts. It is the code's own cost, with warm caches, or with cold ones: then so much memory is
+read before each step that a processor's own caches (the first and the second level) hold nothing of it any more. What
+real servers take lies between the two, as others have used the caches meanwhile; and beyond it there is waking up, and
+waiting for a core.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
+from zlib import adler32
 
 import attrs
 
@@ -43,6 +46,8 @@ ACKNOWLEDGING = (2, 3)
 """Followers that make a majority with the leader."""
 SIZE_BYTES = 256
 LOG_BYTES_MAX = 16 << 20
+COLD_BYTES = 4 << 20
+"""More than a processor's own caches hold, and less than what it shares with others."""
 _RECEIVE_BYTES = 65_536
 _SESSION = 1
 WRITE, READ = "write", "read"
@@ -69,12 +74,16 @@ class StepCost:
 class Stopwatch:
     """Times of steps, by path, step and place, in the order in which they came first."""
 
-    def __init__(self) -> None:
+    def __init__(self, cold_bytes: int = 0) -> None:
+        """So much other memory is read before each step."""
         self.times: dict[tuple[str, str, str], list[tuple[int, int]]] = {}
+        self._others = bytes(cold_bytes)
 
     @contextlib.contextmanager
     def step(self, path: str, step: str, where: str) -> Iterator[None]:
         """Time what is done in a ``with`` block."""
+        if self._others:
+            adler32(self._others)
         cpu_ns = time.thread_time_ns()
         wall_ns = time.perf_counter_ns()
         yield
@@ -155,9 +164,9 @@ class Connections:
 class Walk:
     """Takes so many requests at a time through all steps, again and again."""
 
-    def __init__(self, requests: int, directory: Path) -> None:
+    def __init__(self, requests: int, directory: Path, *, is_cold: bool = False) -> None:
         """``directory`` is where the log is written."""
-        self.stopwatch = Stopwatch()
+        self.stopwatch = Stopwatch(COLD_BYTES if is_cold else 0)
         self._requests = requests
         self._connections = Connections(requests)
         self._link = Connections(1)
@@ -166,7 +175,8 @@ class Walk:
         self._replica.apply(1, entries.encode_open_session(1, LEADER, 1))
         self._sequence = 0
         self._filesystem = OsFileSystem()
-        self._handle = self._filesystem.open(directory / f"steps-{requests}", OpenMode.CREATE)
+        name = f"steps-{requests}{'-cold' if is_cold else ''}"
+        self._handle = self._filesystem.open(directory / name, OpenMode.CREATE)
         self._filesystem.append(self._handle, [bytes(LOG_BYTES_MAX)], 0)
         self._offset = 0
         self._reads = 0
@@ -311,9 +321,9 @@ class Walk:
             self._offset = 0
 
 
-def costs(requests: int, passes: int, directory: Path) -> list[StepCost]:
-    """The cost of every step for so many requests at a time. Raises OSError."""
-    walk = Walk(requests, directory)
+def costs(requests: int, passes: int, directory: Path, *, is_cold: bool = False) -> list[StepCost]:
+    """The cost of every step for so many requests at a time, with warm or cold caches. Raises OSError."""
+    walk = Walk(requests, directory, is_cold=is_cold)
     try:
         for _ in range(passes):
             walk.write()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeAlias
 
 import click
 
@@ -18,6 +20,10 @@ from fileserver.cli.common import CONTEXT_SETTINGS, FiniteRange
 from fileserver.pages import write_part
 
 TOGETHER = 64
+COLD_PASSES_MAX = 200
+"""With cold caches a pass takes many times as long, most of it to make them cold."""
+_Costs: TypeAlias = tuple[StepCost, StepCost, StepCost]
+"""Of one step: for one request, for one with cold caches, for many together."""
 
 
 @click.command(context_settings=CONTEXT_SETTINGS)
@@ -57,28 +63,31 @@ def _steps_table(passes: int) -> TextTable:
     with temporary_directory() as directory:
         _tell("one request at a time")
         alone = costs(1, passes, directory)
+        _tell("one request at a time, with cold caches")
+        cold = costs(1, min(passes, COLD_PASSES_MAX), directory, is_cold=True)
         _tell(f"{TOGETHER} at a time")
         together = costs(TOGETHER, passes, directory)
     rows = []
     for path in (WRITE, READ):
-        pairs = [(one, many) for one, many in zip(alone, together, strict=True) if one.path == path]
-        rows += [_row(path, one.step, one.where, [one], [many]) for one, many in pairs]
-        leader = [pair for pair in pairs if pair[0].where == "leader"]
-        follower = [pair for pair in pairs if pair[0].where != "leader"]
-        alone_too = [pair for pair in leader if pair[0].step in STEPS_OF_ONE_ALONE]
+        all_costs: list[_Costs] = [each for each in zip(alone, cold, together, strict=True) if each[0].path == path]
+        rows += [_row(path, each[0].step, each[0].where, [each]) for each in all_costs]
+        leader = [each for each in all_costs if each[0].where == "leader"]
+        follower = [each for each in all_costs if each[0].where != "leader"]
+        alone_too = [each for each in leader if each[0].step in STEPS_OF_ONE_ALONE]
         for what, chosen in (
             ("all of the leader", leader),
             ("all of one follower", follower),
             ("leader and two followers", [*leader, *follower, *follower]),
             ("what one server alone does, too", alone_too),
         ):
-            rows.append(_row(path, what, "", [one for one, _ in chosen], [many for _, many in chosen]))
+            rows.append(_row(path, what, "", chosen))
     header = (
         "of a",
         "step",
         "where",
         "CPU us",
         "us",
+        "CPU us, cold caches",
         f"CPU us, {TOGETHER} together",
         "us",
         f"CPU us for each of {TOGETHER}",
@@ -86,7 +95,15 @@ def _steps_table(passes: int) -> TextTable:
     return TextTable("what each step costs", header, tuple(rows), left=3)
 
 
-def _row(path: str, what: str, where: str, one: list[StepCost], many: list[StepCost]) -> tuple[str, ...]:
-    figures = [(sum(cost.cpu_us for cost in group), sum(cost.wall_us for cost in group)) for group in (one, many)]
-    texts = [f"{figure:.1f}" for group in figures for figure in group]
-    return (path, what, where, *texts, f"{figures[1][0] / TOGETHER:.2f}")
+def _row(path: str, what: str, where: str, of_steps: Sequence[_Costs]) -> tuple[str, ...]:
+    """What some steps cost together."""
+    one, cold, many = zip(*of_steps, strict=True)
+    many_us = sum(cost.cpu_us for cost in many)
+    figures = (
+        sum(cost.cpu_us for cost in one),
+        sum(cost.wall_us for cost in one),
+        sum(cost.cpu_us for cost in cold),
+        many_us,
+        sum(cost.wall_us for cost in many),
+    )
+    return (path, what, where, *[f"{figure:.1f}" for figure in figures], f"{many_us / TOGETHER:.2f}")

@@ -50,8 +50,8 @@ BUGS: Final[tuple[Bug, ...]] = (
         "A leader's older commit index is taken over.",
         (
             "statemachine.raft:Raft.advance_commit_index",
-            "if index > self.commit_index:",
-            "if index != self.commit_index:",
+            "self.commit_index = max(self.commit_index, index)",
+            "self.commit_index = index",
         ),
         (
             "statemachine.replication:learn_commit_index",
