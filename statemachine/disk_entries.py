@@ -16,14 +16,18 @@ from statemachine.log import fitting
 from statemachine.messages import ServerId
 from statemachine.progress import Progress, ProgressState
 from statemachine.ready import EntriesToRead
+from statemachine.roles import Role
 
 if TYPE_CHECKING:
     from statemachine.raft import Raft
 
 
 def limit_memory(raft: Raft, event: LimitMemory) -> None:
-    """Drop from memory what is applied and saved."""
-    raft.log.limit_memory(event.bytes_max, min(event.applied_index, raft.commit_index, raft.persisted_index))
+    """Drop from memory what is applied and saved, but for what a leader is about to send those whom it spares."""
+    last_index = min(event.applied_index, raft.commit_index, raft.persisted_index)
+    if raft.role is Role.LEADER and raft.thrift.gathering_since_us is not None:
+        last_index = min(last_index, raft.thrift.first_gathered - 1)
+    raft.log.limit_memory(event.bytes_max, last_index)
 
 
 def request(raft: Raft, server: ServerId, progress: Progress) -> None:

@@ -8,6 +8,7 @@ import pytest
 from statemachine import thrift
 from statemachine.configuration import Configuration
 from statemachine.events import (
+    LimitMemory,
     PeerConnected,
     PeerDisconnected,
     ReadBarrier,
@@ -149,6 +150,28 @@ def test_much_is_not_spared_anybody() -> None:
     big = bytes(GATHERED_BYTES_MAX + 1)
     assert submit(raft, big) == {2: 1, 3: 1, 4: 2, 5: 2}
     assert submit(raft) == {2: 1, 3: 1}
+
+
+def test_what_is_spared_somebody_stays_in_memory_until_it_is_sent() -> None:
+    raft = thrifty_leader()
+    before = raft.log.last_index
+    for _ in range(3):
+        submit(raft)
+        accept(raft, 2, 3)
+    step(raft, LimitMemory(0, raft.log.last_index))
+    assert raft.log.memory_base == before
+    assert entries_sent(step(raft, Timeout(), SPARE_US)) == {4: 3, 5: 3}
+    step(raft, LimitMemory(0, raft.log.last_index))
+    assert raft.log.memory_base == raft.log.last_index
+
+
+def test_who_led_keeps_nothing_in_memory_for_others() -> None:
+    raft = thrifty_leader()
+    submit(raft)
+    accept(raft, 2, 3)
+    receive(raft, 2, AppendEntries(5, 2, raft.log.last_index, 4, 0, (), raft.log.last_index, 1))
+    step(raft, LimitMemory(0, raft.log.last_index))
+    assert raft.log.memory_base == raft.log.last_index
 
 
 def test_while_leadership_is_handed_over_nobody_is_spared() -> None:
