@@ -26,7 +26,7 @@ from typing import Final
 from fileserver.backend import Backend, Failure, Flush, Waiter
 from fileserver.listing import StoreView
 from fileserver.records import Record
-from fileserver.replies import FILE_NOT_FOUND, JOINED_BYTES_MAX, contents_reply, list_line, sized_reply, stat_reply
+from fileserver.replies import FILE_NOT_FOUND, contents_reply, list_line, sized_reply, stat_reply
 from fileserver.requests import LIST, READ, STATUS, Request
 
 LIST_SLICE_FILES: Final = 500
@@ -202,11 +202,11 @@ class StoreReader:
         for waiter, number, request in zip(waiters, numbers, requests, strict=True):
             if request[0] == READ and waiter.unsent_bytes <= DEFER_BYTES:
                 record = find(request[1])
-                if record is not None:
-                    version, deadline_us, size, content, _ = record
-                    if not deadline_us and size <= JOINED_BYTES_MAX and type(content) is bytes:
-                        # The usual case, on a short way: a short content that never expires.
-                        waiter.answer(number, b"CONTENTS %d %d 0\r\n%b\r\n" % (version, size, content))
+                if record is not None and not record[1]:
+                    # The usual case, on a short way: a file that never expires.
+                    reply = contents_reply(record, 0)
+                    if isinstance(reply, bytes):
+                        waiter.answer(number, reply)
                         continue
             self.evaluate(waiter, number, request)
 

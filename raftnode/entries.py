@@ -23,7 +23,6 @@ import struct
 from typing import TypeAlias
 
 from raftnode.buffers import Chunk
-from statemachine.values import value
 
 _HEADER = struct.Struct(">Bqqqq")
 _unpack_header = _HEADER.unpack_from
@@ -45,22 +44,13 @@ class EntryKind(enum.IntEnum):
     BATCH = 3
 
 
-_KINDS = {int(kind): kind for kind in EntryKind}
+_KINDS = frozenset(map(int, EntryKind))
 
-Fields: TypeAlias = tuple[int, int, int, int, int, Chunk]
-"""Those of an `Entry`, in the same order."""
+Entry: TypeAlias = tuple[int, int, int, int, int, Chunk]
+"""One entry, decoded: kind, stamp_us, session, sequence, acknowledged, payload; see the module's docstring.
 
-
-@value
-class Entry:
-    """One entry, decoded; see the module's docstring for the fields by kind."""
-
-    kind: EntryKind
-    stamp_us: int
-    session: int
-    sequence: int
-    acknowledged: int
-    payload: Chunk
+A plain tuple, since every server makes one of every entry.
+"""
 
 
 def encode_tick(stamp_us: int) -> bytes:
@@ -86,7 +76,7 @@ def stamp_of(entry: bytes) -> int:
     """
     if not entry:
         return 0
-    return fields_of(entry)[1]
+    return decode(entry)[1]
 
 
 def decode(entry: bytes) -> Entry:
@@ -94,16 +84,6 @@ def decode(entry: bytes) -> Entry:
 
     Raises:
         BadEntry: it is too short, of an unknown kind, or has a number that is out of range.
-    """
-    kind, stamp_us, session, sequence, acknowledged, payload = fields_of(entry)
-    return Entry(_KINDS[kind], stamp_us, session, sequence, acknowledged, payload)
-
-
-def fields_of(entry: bytes) -> Fields:
-    """Read an entry that isn't empty, without making an object of it: that is done with every entry, on every server.
-
-    Raises:
-        BadEntry: as `decode`.
     """
     try:
         kind, stamp_us, session, sequence, acknowledged = _unpack_header(entry)

@@ -459,10 +459,10 @@ class Node:
     def _apply_committed(self) -> bool:
         """Apply what is committed, for a few milliseconds at most, and answer who waits. False if nothing was."""
         raft, replica, proposer = self.raft, self.replica, self._proposer
-        self._pace.until_us = None
         if self._snapshots.installing or not (
             replica.applied_index < raft.commit_index or self._barriers.is_confirmed_up_to(replica.applied_index)
         ):
+            self._pace.rest()
             return False
         now_us = self._now_us()
         awaited = raft.is_leader or proposer.awaits_outcomes or not self._barriers.is_empty

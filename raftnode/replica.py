@@ -19,11 +19,12 @@ from typing import Any, Protocol, TypeAlias
 import attrs
 import cbor2
 
+from raftnode import entries
 from raftnode.buffers import Chunk
-from raftnode.entries import EntryKind, fields_of
+from raftnode.entries import EntryKind
 from statemachine.values import value
 
-_BATCH = int(EntryKind.BATCH)
+_BATCH, _OPEN_SESSION = int(EntryKind.BATCH), int(EntryKind.OPEN_SESSION)
 
 Results: TypeAlias = Any
 """What a machine gives for a batch; this package only hands it on, or has the machine pack it."""
@@ -136,14 +137,14 @@ class Replica:
         assert index == self.applied_index + 1, "entries are applied in order, each once"
         outcome: Outcome = None
         if entry:
-            kind, stamp_us, session, sequence, acknowledged, payload = fields_of(entry)
+            kind, stamp_us, session, sequence, acknowledged, payload = entries.decode(entry)
             if stamp_us > self.clock_us:
                 self.clock_us = stamp_us
             if kind == _BATCH:
                 outcome = self._apply_batch(session, sequence, acknowledged, payload)
             else:
                 self.machine.advance(self.clock_us)
-                if kind == EntryKind.OPEN_SESSION:
+                if kind == _OPEN_SESSION:
                     outcome = self._open_session(index, session, sequence)
         self.applied_index = index
         return outcome

@@ -253,8 +253,7 @@ class SegmentedLog:
             raise self._health.failed("reading", segment.path, error) from error
 
     def _require_open(self) -> None:
-        if self._health.failure is not None:
-            self._health.require()
+        self._health.require()
         if self._closed:
             raise ValueError("the log is closed")
 

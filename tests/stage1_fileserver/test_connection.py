@@ -312,6 +312,18 @@ def test_deferred_reads_are_answered_though_the_client_has_ended_its_side(client
     assert client.connection.finished
 
 
+def test_short_contents_are_deferred_as_well_behind_too_much_that_is_not_taken(client: Client) -> None:
+    client.backend.apply(WRITE, b"x", 0, 0, b"x" * PART_BYTES)
+    client.backend.apply(WRITE, b"y", 0, 0, b"short")
+    client.sends(b"read x\r\n" * 8 + b"read y\r\n" * 2)
+    client.backend.complete_reads()
+    assert client.connection.unsent_bytes > OUTPUT_BYTES_MAX
+    assert client.connection.blocked
+    assert client.takes().endswith(b"xx\r\n"), "they aren't answered before there is room"
+    client.gathers()
+    assert client.takes() == b"CONTENTS 2 5 0\r\nshort\r\n" * 2
+
+
 def test_output_comes_in_handy_portions(client: Client) -> None:
     client.backend.apply(WRITE, b"x", 0, 0, b"x" * PART_BYTES)
     client.sends(b"read x\r\n" * 5)

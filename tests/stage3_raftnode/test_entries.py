@@ -25,29 +25,29 @@ NUMBERS = st.integers(0, 2**63 - 1)
 @pytest.mark.parametrize(
     ("encoded", "entry"),
     [
-        (encode_tick(7), Entry(EntryKind.TICK, 7, 0, 0, 0, b"")),
-        (encode_open_session(7, 3, 99), Entry(EntryKind.OPEN_SESSION, 7, 3, 99, 0, b"")),
-        (encode_batch(7, 11, 5, 4, b"payload"), Entry(EntryKind.BATCH, 7, 11, 5, 4, b"payload")),
-        (encode_batch(7, 11, 5, 4, b""), Entry(EntryKind.BATCH, 7, 11, 5, 4, b"")),
+        (encode_tick(7), (EntryKind.TICK, 7, 0, 0, 0, b"")),
+        (encode_open_session(7, 3, 99), (EntryKind.OPEN_SESSION, 7, 3, 99, 0, b"")),
+        (encode_batch(7, 11, 5, 4, b"payload"), (EntryKind.BATCH, 7, 11, 5, 4, b"payload")),
+        (encode_batch(7, 11, 5, 4, b""), (EntryKind.BATCH, 7, 11, 5, 4, b"")),
     ],
 )
 def test_every_kind_there_and_back(encoded: bytes, entry: Entry) -> None:
     assert decode(encoded) == entry
-    assert stamp_of(encoded) == entry.stamp_us
-    assert len(encoded) == HEADER_BYTES + len(entry.payload)
+    assert stamp_of(encoded) == entry[1]
+    assert len(encoded) == HEADER_BYTES + len(entry[-1])
 
 
 @given(NUMBERS, NUMBERS, NUMBERS, NUMBERS, st.binary())
 def test_any_batch_there_and_back(
     stamp_us: int, session: int, sequence: int, acknowledged: int, payload: bytes
 ) -> None:
-    entry = Entry(EntryKind.BATCH, stamp_us, session, sequence, acknowledged, payload)
+    entry = (EntryKind.BATCH, stamp_us, session, sequence, acknowledged, payload)
     assert decode(encode_batch(stamp_us, session, sequence, acknowledged, payload)) == entry
 
 
 def test_a_long_payload_is_a_view_of_its_entry() -> None:
     long = encode_batch(7, 11, 5, 4, b"x" * VIEW_BYTES_MIN)
-    payload = decode(long).payload
+    payload = decode(long)[-1]
     assert isinstance(payload, memoryview)
     assert payload.obj is long
     assert payload == long[HEADER_BYTES:]
@@ -85,8 +85,4 @@ def test_any_bytes_are_an_entry_or_bad(encoded: bytes) -> None:
         entry = decode(encoded)
     except BadEntry:
         return
-    assert (
-        encoded
-        == encoded[:1]
-        + encode_batch(entry.stamp_us, entry.session, entry.sequence, entry.acknowledged, bytes(entry.payload))[1:]
-    )
+    assert encoded == encoded[:1] + encode_batch(*entry[1:-1], bytes(entry[-1]))[1:]

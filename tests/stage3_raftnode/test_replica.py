@@ -58,6 +58,16 @@ def test_opening_again_with_the_same_nonce_changes_nothing() -> None:
     assert log.batch(1, 2, b"b") == BatchApplied(1, 2, 2)
 
 
+def test_only_the_awaited_session_is_told_of_if_there_is_one() -> None:
+    log = Log()
+    log.open(3, 77)
+    log.open(4, 77)
+    log.replica.awaited_session = 2
+    assert log.batch(1, 1, b"a") is None
+    assert log.batch(2, 1, b"b") == BatchApplied(2, 1, 2)
+    assert log.batch(1, 3, b"c") == BatchOutOfSequence(1), "whoever leads has to know"
+
+
 def test_a_new_run_ends_the_servers_earlier_session() -> None:
     log = Log()
     log.open(3, 77)
